@@ -1,0 +1,204 @@
+"""Rule 8, bit for bit: a row of the result depends on what it sees and on nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Array, assert_same_bits, make_qkv
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import DTypeLike
+
+import attnx
+
+THREADS = (1, 2, 3, 4, 8)
+CASES: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "causal": {"is_causal": True, "query_offset": 50},
+    "bool mask": {"attn_mask": np.random.default_rng(0).random((70, 230)) < 0.5},
+    "float mask": {"attn_mask": np.random.default_rng(0).standard_normal((70, 230))},
+    "lengths": {"key_lengths": 201, "query_lengths": 60},
+}
+
+
+def attend(args: tuple[Array, ...], **options: Any) -> tuple[Array, Array, Array]:
+    """Return output, log-sum-exp and weights."""
+    mask = options.get("attn_mask")
+    if mask is not None and mask.dtype != bool:
+        options["attn_mask"] = mask.astype(args[0].dtype)
+    out, lse = attnx.scaled_dot_product_attention(*args, return_lse=True, **options)
+    weights = attnx.attention_weights(*args[:2], **options)
+    return out, lse, weights
+
+
+def assert_all_same(results: tuple[Array, ...], expected: tuple[Array, ...]) -> None:
+    for result, wanted in zip(results, expected, strict=True):
+        assert_same_bits(result, wanted)
+
+
+def inputs(dtype: DTypeLike, **changes: Any) -> tuple[Array, Array, Array]:
+    settings = {"batch": (8,), "heads": 4, "kv_heads": 2, "dtype": dtype} | changes
+    return make_qkv(70, 230, 24, **settings)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_threads(isa: str, dtype: DTypeLike, case: str) -> None:
+    args = inputs(dtype, batch=(3,))
+    expected = attend(args, num_threads=1, **CASES[case])
+    for threads in THREADS[1:]:
+        assert_all_same(attend(args, num_threads=threads, **CASES[case]), expected)
+    one_row = tuple(x[:, :, :1] if k == 0 else x for k, x in enumerate(args))
+    lengths = {"key_lengths": 201}
+    expected = attend(one_row, num_threads=1, **lengths)
+    for threads in THREADS[1:]:
+        assert_all_same(attend(one_row, num_threads=threads, **lengths), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batch_and_position_in_it(isa: str, dtype: DTypeLike, case: str) -> None:
+    args = inputs(dtype)
+    expected = attend(args, **CASES[case])
+    for first, count in ((0, 1), (7, 1), (3, 2), (5, 3)):
+        rows = slice(first, first + count)
+        results = attend(tuple(x[rows] for x in args), **CASES[case])
+        assert_all_same(results, tuple(x[rows] for x in expected))
+    turned = attend(tuple(x[::-1] for x in args), **CASES[case])
+    assert_all_same(turned, tuple(x[::-1] for x in expected))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 48, 49])
+def test_chunks_of_queries(isa: str, dtype: DTypeLike, chunk: int) -> None:
+    query, key, value = inputs(dtype, batch=(2,))
+    for causal, offset in ((False, 0), (True, 160), (True, np.array([0, 90]))):
+        options = {"is_causal": causal, "query_offset": offset}
+        expected = attend((query, key, value), **options)
+        for first in range(0, 70, chunk):
+            rows = slice(first, min(first + chunk, 70))
+            options["query_offset"] = offset + first
+            results = attend((query[:, :, rows], key, value), **options)
+            assert_all_same(results, tuple(x[:, :, rows] for x in expected))
+
+
+def test_chunks_of_queries_under_a_mask(isa: str, dtype: DTypeLike) -> None:
+    query, key, value = inputs(dtype, batch=(2,))
+    for case in ("bool mask", "float mask"):
+        mask = CASES[case]["attn_mask"]
+        expected = attend((query, key, value), attn_mask=mask)
+        for rows in (slice(0, 1), slice(1, 8), slice(33, 50), slice(69, 70)):
+            results = attend((query[:, :, rows], key, value), attn_mask=mask[rows])
+            assert_all_same(results, tuple(x[:, :, rows] for x in expected))
+
+
+@pytest.mark.parametrize("length", [1, 5, 16, 47, 48, 49, 96, 128, 191, 192, 193, 230])
+def test_right_padding(isa: str, dtype: DTypeLike, length: int) -> None:
+    """Keys cut off, keys past key_lengths, and keys masked away are one and the same."""
+    query, key, value = inputs(dtype, batch=(2,))
+    for queries in (1, 3, 70):
+        short = (query[:, :, :queries], key[:, :, :length], value[:, :, :length])
+        expected = attend(short)
+        longer = (query[:, :, :queries], key, value)
+        padded = attend(longer, key_lengths=length)
+        assert_all_same(padded[:2], expected[:2])
+        assert_same_bits(padded[2][..., :length], expected[2])
+        assert not padded[2][..., length:].any()
+        causal = attend(short, is_causal=True)
+        padded = attend(longer, is_causal=True, key_lengths=[length, length])
+        assert_all_same(padded[:2], causal[:2])
+
+
+def test_padded_queries(isa: str, dtype: DTypeLike) -> None:
+    query, key, value = inputs(dtype, batch=(2,))
+    expected = attend((query, key, value))
+    results = attend((query, key, value), query_lengths=[33, 70])
+    for result, wanted in zip(results, expected, strict=True):
+        assert_same_bits(result[0, :, :33], wanted[0, :, :33])
+        assert_same_bits(result[1], wanted[1])
+
+
+def test_a_causal_row_is_a_row_on_fewer_keys(isa: str, dtype: DTypeLike) -> None:
+    """What a decoder computes token by token is what it computes at once."""
+    query, key, value = inputs(dtype, batch=(2,))
+    whole = attend((query, key, value), is_causal=True, query_offset=160)
+    for i in (0, 1, 31, 32, 47, 69):
+        seen = 160 + i + 1
+        step = attend((query[:, :, i : i + 1], key[:, :, :seen], value[:, :, :seen]))
+        assert_same_bits(step[0], whole[0][:, :, i : i + 1])
+        assert_same_bits(step[1], whole[1][:, :, i : i + 1])
+
+
+def test_heads(isa: str, dtype: DTypeLike) -> None:
+    query, key, value = inputs(dtype, batch=(2,))
+    expected = attend((query, key, value))
+    repeated = attend((query, key.repeat(2, 1), value.repeat(2, 1)))
+    assert_all_same(repeated, expected)
+    for h in range(4):
+        one, group = slice(h, h + 1), slice(h // 2, h // 2 + 1)
+        alone = attend((query[:, one], key[:, group], value[:, group]))
+        assert_all_same(alone, tuple(x[:, one] for x in expected))
+
+
+@pytest.mark.parametrize("shift", range(16))
+def test_alignments(isa: str, dtype: DTypeLike, shift: int) -> None:
+    args = inputs(dtype, batch=(1,))
+    expected = attend(args)
+    moved = []
+    for x in args:
+        room = np.empty(x.size + 16, x.dtype)
+        room[shift : shift + x.size] = x.ravel()
+        moved.append(room[shift : shift + x.size].reshape(x.shape))
+    assert_all_same(attend(tuple(moved)), expected)
+    out = np.empty(expected[0].size + 16, dtype)[shift : shift + expected[0].size]
+    out = out.reshape(expected[0].shape)
+    attnx.scaled_dot_product_attention(*moved, out=out)
+    assert_same_bits(out, expected[0])
+
+
+def test_layouts(isa: str, dtype: DTypeLike) -> None:
+    args = inputs(dtype, batch=(2,))
+    expected = attend(args, is_causal=True)
+    swapped = tuple(np.ascontiguousarray(x.swapaxes(1, 2)) for x in args)
+    out, lse, weights = attend(swapped, is_causal=True, layout="blhd")
+    assert_all_same((out.swapaxes(1, 2), lse, weights), expected)
+
+
+def test_again_and_again(isa: str, dtype: DTypeLike) -> None:
+    args = inputs(dtype, batch=(2,))
+    expected = attend(args)
+    for _ in range(20):
+        assert_all_same(attend(args), expected)
+
+
+@given(data=st.data())
+def test_any_part_of_any_call(isa: str, data: st.DataObject) -> None:
+    """A batch row, some queries, fewer threads, more padding: the same bits."""
+    draw = data.draw
+    queries, keys = draw(st.integers(1, 60)), draw(st.integers(1, 250))
+    kv_heads = draw(st.integers(1, 2))
+    query, key, value = make_qkv(
+        queries,
+        keys,
+        draw(st.integers(1, 40)),
+        batch=(3,),
+        heads=kv_heads * draw(st.integers(1, 3)),
+        kv_heads=kv_heads,
+        value_dim=draw(st.integers(1, 40)),
+        dtype=draw(st.sampled_from([np.float32, np.float64])),
+    )
+    lengths = np.array(draw(st.lists(st.integers(0, keys), min_size=3, max_size=3)))
+    offsets = np.array(draw(st.lists(st.integers(-3, keys), min_size=3, max_size=3)))
+    options = {"is_causal": draw(st.booleans()), "num_threads": draw(st.sampled_from(THREADS))}
+    expected = attend((query, key, value), key_lengths=lengths, query_offset=offsets, **options)
+    b, first = draw(st.integers(0, 2)), draw(st.integers(0, queries - 1))
+    rows = slice(first, draw(st.integers(first + 1, queries)))
+    cut = slice(0, draw(st.integers(int(lengths[b]), keys)))
+    part = attend(
+        (query[b : b + 1, :, rows], key[b : b + 1, :, cut], value[b : b + 1, :, cut]),
+        key_lengths=lengths[b : b + 1],
+        query_offset=int(offsets[b]) + first,
+        is_causal=options["is_causal"],
+    )
+    assert_same_bits(part[0][0], expected[0][b, :, rows])
+    assert_same_bits(part[1][0], expected[1][b, :, rows])
+    assert_same_bits(part[2][0], expected[2][b, :, rows, cut])
