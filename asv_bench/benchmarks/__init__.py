@@ -1,0 +1,1 @@
+"""The asv suite: one module a noun. README.md says how to run it."""

@@ -1,0 +1,89 @@
+"""Plain NumPy, as a careful user writes it: batched matmul, in place where it can be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..work import Arrays, Attention, Layer, Softmax, Work
+from .form import Form, Forms, join_heads, split_heads
+
+
+def version(threads: int) -> str:
+    """Return the version; the number of threads is set by the environment."""
+    return str(np.__version__)
+
+
+def prepare(work: Work, arrays: Arrays) -> Forms:
+    """Return the forms of this work."""
+    match work:
+        case Attention():
+            return _attention(work, arrays)
+        case Layer():
+            return {"matmul": Form(lambda: layer(arrays["x"], arrays, work.heads))}
+        case Softmax():
+            x = arrays["x"]
+            return {"exp": Form(lambda: softmax_in_place(np.copy(x)))}
+        case _:
+            return {}
+
+
+def softmax_in_place(scores: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, overwriting its argument."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def attend(
+    query: np.ndarray, key: np.ndarray, value: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Attention with an added float mask."""
+    scores = (query * query.dtype.type(1 / math.sqrt(query.shape[-1]))) @ key.swapaxes(-1, -2)
+    if mask is not None:
+        scores += mask
+    return softmax_in_place(scores) @ value
+
+
+def layer(x: np.ndarray, weights: Arrays, heads: int) -> np.ndarray:
+    """Multi-head self-attention."""
+    packed = x @ weights["in_proj_weight"].T + weights["in_proj_bias"]
+    query, key, value = (split_heads(part, heads) for part in np.split(packed, 3, axis=-1))
+    joined = join_heads(attend(query, key, value))
+    return joined @ weights["out_proj.weight"].T + weights["out_proj.bias"]
+
+
+def _attention(work: Attention, arrays: Arrays) -> Forms:
+    query, key, value = arrays["query"], arrays["key"], arrays["value"]
+    mask = arrays.get("mask")
+    if work.ragged:
+        return _ragged(arrays)
+    if work.kv_heads:  # heads of a group side by side share their keys by broadcasting
+        groups = (work.batch, work.kv_heads, work.heads // work.kv_heads)
+        query = query.reshape(*groups, work.queries, work.head_dim)
+        key, value = key[:, :, None], value[:, :, None]
+    if work.causal:
+        size = (work.queries, key.shape[-2])
+        mask = np.triu(np.full(size, -np.inf, dtype=query.dtype), 1)
+    shape = arrays["query"].shape
+    return {"matmul": Form(lambda: attend(query, key, value, mask), lambda out: out.reshape(shape))}
+
+
+def _ragged(arrays: Arrays) -> Forms:
+    query, key, value = arrays["query"], arrays["key"], arrays["value"]
+    lengths = arrays["lengths"]
+    visible = np.arange(key.shape[2]) < lengths[:, None, None, None]
+    mask = np.where(visible, 0, -np.inf).astype(query.dtype)
+
+    def row_by_row() -> np.ndarray:
+        out = np.zeros_like(query)
+        for b, n in enumerate(lengths):
+            out[b, :, :n] = attend(query[b, :, :n], key[b, :, :n], value[b, :, :n])
+        return out
+
+    return {
+        "mask": Form(lambda: attend(query, key, value, mask)),
+        "row by row": Form(row_by_row),
+    }

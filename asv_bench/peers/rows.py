@@ -1,0 +1,46 @@
+"""The table of rows: to compare something more, add an entry here (and nothing else)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .work import Attention, Layer, Sentences, Softmax, Work
+
+
+class Row(NamedTuple):
+    """One line of the table: its name and its work."""
+
+    name: str
+    work: Work
+
+
+ROWS = (
+    # attention, named B x H x L x E
+    Row("1x12x16x64", Attention(1, 12, 16, 64)),
+    Row("1x12x32x32", Attention(1, 12, 32, 32)),
+    Row("1x12x128x64", Attention(1, 12, 128, 64)),
+    Row("8x12x128x64", Attention(8, 12, 128, 64)),
+    Row("1x12x512x64", Attention(1, 12, 512, 64)),
+    Row("32x12x64x32", Attention(32, 12, 64, 32)),
+    Row("16x12x256x64, ragged lengths", Attention(16, 12, 256, 64, ragged=True)),
+    Row("4x12x256x64, dense float mask", Attention(4, 12, 256, 64, float_mask=True)),
+    Row("1x16x2048x64", Attention(1, 16, 2048, 64)),
+    Row("1x16x2048x64, causal", Attention(1, 16, 2048, 64, causal=True)),
+    Row("1x32(8)x2048x128, causal, grouped", Attention(1, 32, 2048, 128, kv_heads=8, causal=True)),
+    Row("1x4x8192x128, causal", Attention(1, 4, 8192, 128, causal=True)),
+    Row("4x12x32x64 on 512 keys", Attention(4, 12, 32, 64, keys=512)),
+    Row("float64 2x8x256x64", Attention(2, 8, 256, 64, dtype="float64")),
+    # multi-head self-attention layers, named B x L x width, h heads
+    Row("multi-head layer 1x128x384 h12", Layer(1, 128, 384, 12)),
+    Row("multi-head layer 8x128x768 h12", Layer(8, 128, 768, 12)),
+    Row("multi-head layer 1x16x768 h12", Layer(1, 16, 768, 12)),
+    Row("softmax 4096x512", Softmax(4096, 512)),
+    Row("softmax 32x50257", Softmax(32, 50257)),
+    Row("400 sentences, MiniLM-L6", Sentences(400)),
+    Row("one sentence, MiniLM-L6", Sentences(1)),
+)
+
+
+def find(name: str) -> Row:
+    """Return the row of that name."""
+    return next(row for row in ROWS if row.name == name)
