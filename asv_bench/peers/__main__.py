@@ -49,8 +49,8 @@ def main() -> int:
         report.replace_table(options.markdown, comparisons, about)
     if options.json:
         report.write_json(options.json, comparisons, about)
-    complete = len(comparisons) == len(rows) and not any(c.problems for c in comparisons)
-    return 0 if complete else 1
+    complete = len(engines) == len(options.engines.split(",")) and len(comparisons) == len(rows)
+    return 0 if complete and not any(found.problems for found in comparisons) else 1
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m asv_bench.peers",
         description="Measure attnx and other engines side by side on the same arrays. "
         "Nothing else should run meanwhile.",
-        epilog="Exit status: 0, or 1 if an engine failed or gave a wrong result on a row.",
+        epilog="Exit status: 0, or 1 if an engine could not start, failed or gave a wrong result.",
     )
     add = parser.add_argument
     add("--list", action="store_true", help="print the names of the rows and stop")

@@ -24,8 +24,11 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
         case Layer():
             return _layer(work, arrays)
         case Softmax():
-            x = arrays["x"]
-            return {"softmax": Form(lambda: attnx.softmax(x))}
+            x, out = arrays["x"], np.empty_like(arrays["x"])
+            return {
+                "softmax": Form(lambda: attnx.softmax(x)),
+                "softmax, out given": Form(lambda: attnx.softmax(x, out=out)),
+            }
         case Sentences():
             return _sentences(arrays)
 
@@ -34,7 +37,7 @@ def _attention(work: Attention, arrays: Arrays) -> Forms:
     query, key, value = arrays["query"], arrays["key"], arrays["value"]
     mask, lengths = arrays.get("mask"), arrays.get("lengths")
 
-    def call() -> np.ndarray:
+    def call(out: np.ndarray | None = None) -> np.ndarray:
         return attnx.scaled_dot_product_attention(
             query,
             key,
@@ -43,9 +46,11 @@ def _attention(work: Attention, arrays: Arrays) -> Forms:
             is_causal=work.causal,
             key_lengths=lengths,
             query_lengths=lengths,
+            out=out,
         )
 
-    return {"scaled_dot_product_attention": Form(call)}
+    name, kept = "scaled_dot_product_attention", np.empty_like(query)
+    return {name: Form(call), f"{name}, out given": Form(lambda: call(kept))}
 
 
 def _layer(work: Layer, arrays: Arrays) -> Forms:

@@ -23,8 +23,7 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
         case Layer():
             return {"matmul": Form(lambda: layer(arrays["x"], arrays, work.heads))}
         case Softmax():
-            x = arrays["x"]
-            return {"exp": Form(lambda: softmax_in_place(np.copy(x)))}
+            return _softmax(arrays["x"])
         case _:
             return {}
 
@@ -35,6 +34,16 @@ def softmax_in_place(scores: np.ndarray) -> np.ndarray:
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores
+
+
+def _softmax(x: np.ndarray) -> Forms:
+    out = np.empty_like(x)
+
+    def out_given() -> np.ndarray:
+        np.copyto(out, x)
+        return softmax_in_place(out)
+
+    return {"exp": Form(lambda: softmax_in_place(x.copy())), "exp, out given": Form(out_given)}
 
 
 def attend(

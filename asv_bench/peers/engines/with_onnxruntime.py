@@ -157,10 +157,11 @@ def _bert(folder: str, operator: str) -> bytes:
         heads = config["num_attention_heads"]
         if operator == "Attention":
             weight = np.concatenate([w[f"{part}.weight"] for part in parts]).T
-            bias = np.concatenate([w[f"{part}.bias"] for part in parts])
-            inputs = x, graph.constant(weight), graph.constant(bias), mask
+            packed = np.concatenate([w[f"{part}.bias"] for part in parts])
+            inputs = [x, graph.constant(weight), graph.constant(packed), mask]
         else:
-            inputs = *(graph.linear(x, w[f"{p}.weight"], w[f"{p}.bias"]) for p in parts), "", mask
+            inputs = [graph.linear(x, w[f"{p}.weight"], w[f"{p}.bias"]) for p in parts]
+            inputs += ["", mask]
         joined = graph.fused(operator, *inputs, num_heads=heads)
         x = _skip_norm(graph, w, f"{name}.attention.output", joined, x, eps)
         inner = graph.linear(x, w[f"{name}.intermediate.dense.weight"])

@@ -29,7 +29,11 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             forms = _layer(work, arrays)
         case Softmax():
             x = torch.from_numpy(arrays["x"])
-            forms = {"softmax": lambda: torch.softmax(x, dim=-1)}
+            out = torch.empty_like(x)
+            forms = {
+                "softmax": lambda: torch.softmax(x, dim=-1),
+                "softmax, out given": lambda: torch.softmax(x, dim=-1, out=out),
+            }
         case Sentences():
             forms = _sentences(arrays)
     return {name: Form(_without_gradients(call), _to_numpy) for name, call in forms.items()}
