@@ -185,11 +185,15 @@ static struct call make_call(int f64, ptrdiff_t query_len, ptrdiff_t key_len, pt
         if (!c.mask_bytes[i]) put(&c.mask, i, -INFINITY);
     }
     c.lse = make(f64, BATCH * HEADS * query_len);
+    const ptrdiff_t heads = HEADS / c.group;
     for (ptrdiff_t i = 0; c.lengths && i < c.key.count; i++)
-        if (i / (HEADS / c.group * key_len * dims) == 0 && i / dims % key_len >= c.key_lengths[0]) put(&c.key, i, NAN);
-    for (ptrdiff_t i = 0; c.lengths && i < c.value.count; i++)
-        if (i / (HEADS / c.group * key_len * c.value_dim) == 0 && i / c.value_dim % key_len >= c.key_lengths[0])
-            put(&c.value, i, NAN);
+        if (i < heads * key_len * dims && i / dims % key_len >= c.key_lengths[0]) put(&c.key, i, NAN);
+    for (ptrdiff_t i = 0; i < c.value.count; i++) {
+        const ptrdiff_t j = i / c.value_dim % key_len;
+        const int past = c.lengths && i < heads * key_len * c.value_dim && j >= c.key_lengths[0];
+        /* One value that some queries see, and others must not notice. */
+        if (past || (options % 5 == 0 && j == key_len / 2)) put(&c.value, i, NAN);
+    }
     return c;
 }
 
