@@ -1,0 +1,18 @@
+"""Inference layers: float32 weights with PyTorch's names, called like functions.
+
+Two things differ from ``torch.nn``: True in a mask means 'may attend', and padding is given as
+lengths. Everything is batch first.
+"""
+
+from attnx.layers.linear import Linear
+from attnx.layers.multihead import MultiHeadAttention
+from attnx.layers.norm import LayerNorm
+from attnx.layers.transformer import TransformerEncoder, TransformerEncoderLayer
+
+__all__ = [
+    "LayerNorm",
+    "Linear",
+    "MultiHeadAttention",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]
