@@ -1,0 +1,59 @@
+"""attnx: attention for Python services without a GPU. NumPy in, NumPy out.
+
+Functions compute on arrays; `attnx.layers` holds weights and calls them; `attnx.models` reads whole models; `attnx.view`
+shows what they attend to. The last three are loaded at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from attnx.attention import attention_weights, scaled_dot_product_attention, varlen_attention
+from attnx.runtime import (
+    available_isas,
+    force_isa,
+    get_num_threads,
+    isa,
+    set_num_threads,
+    show_config,
+)
+from attnx.softmax import softmax
+
+__version__ = "0.1.0"
+
+_MODULES = ("layers", "models", "view")
+_LAYERS = ("LayerNorm", "Linear", "MultiHeadAttention", "TransformerEncoder", "TransformerEncoderLayer")
+
+__all__ = [
+    "LayerNorm",
+    "Linear",
+    "MultiHeadAttention",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "attention_weights",
+    "available_isas",
+    "force_isa",
+    "get_num_threads",
+    "isa",
+    "layers",
+    "models",
+    "scaled_dot_product_attention",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+    "varlen_attention",
+    "view",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"attnx.{name}")
+    if name in _LAYERS:
+        return getattr(importlib.import_module("attnx.layers"), name)
+    raise AttributeError(f"module 'attnx' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def attention(call: tuple[Any, ...], out: NDArray[Any], lse: NDArray[Any] | None, num_threads: int) -> None: ...

@@ -1,0 +1,97 @@
+"""The C surface, src/attnx.h and its neighbours: the only extern declarations."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+
+cdef extern from "attnx.h" nogil:
+    cdef struct attnx_array:
+        void *data
+        const Py_ssize_t *batch
+        Py_ssize_t head, row, item
+
+    ctypedef enum attnx_mask_kind "enum attnx_mask_kind":
+        ATTNX_MASK_NONE
+        ATTNX_MASK_BOOL
+        ATTNX_MASK_FLOAT
+
+    cdef struct attnx_attention:
+        attnx_array query, key, value, mask, out, lse
+        Py_ssize_t heads, group
+        Py_ssize_t query_len, key_len
+        Py_ssize_t head_dim, value_dim
+        Py_ssize_t batch, batch_axes
+        const Py_ssize_t *batch_shape
+        const int64_t *query_starts
+        const int64_t *key_starts
+        const int64_t *query_lengths
+        const int64_t *key_lengths
+        const int64_t *query_offsets
+        double scale
+        int causal
+        attnx_mask_kind mask_kind
+
+    cdef struct attnx_softmax:
+        const void *x
+        const uint8_t *mask
+        void *out
+        Py_ssize_t axes
+        const Py_ssize_t *shape
+        const Py_ssize_t *x_strides
+        const Py_ssize_t *mask_strides
+        const Py_ssize_t *out_strides
+        Py_ssize_t rows, items, x_item, mask_item, out_item
+
+    ctypedef enum attnx_activation "enum attnx_activation":
+        pass
+
+    cdef struct attnx_linear:
+        const float *x
+        const float *weight
+        const float *bias
+        const float *residual
+        float *out
+        Py_ssize_t rows, in_ "in", outs
+        Py_ssize_t x_row, out_row, residual_row
+        attnx_activation activation
+
+    cdef struct attnx_layer_norm:
+        const float *x
+        const float *residual
+        const float *weight
+        const float *bias
+        float *out
+        Py_ssize_t rows, items
+        Py_ssize_t x_row, out_row, residual_row
+        float eps
+
+    ctypedef enum attnx_op "enum attnx_op":
+        ATTNX_attention_f32
+        ATTNX_attention_f64
+        ATTNX_attention_weights_f32
+        ATTNX_attention_weights_f64
+        ATTNX_softmax_f32
+        ATTNX_softmax_f64
+        ATTNX_linear_f32
+        ATTNX_layer_norm_f32
+
+    ctypedef enum attnx_status "enum attnx_status":
+        ATTNX_OK
+        ATTNX_NO_MEMORY
+        ATTNX_NO_SUCH_ISA
+
+    cdef struct attnx_table:
+        const char *name
+
+    attnx_status attnx_run(attnx_op op, const void *args, int num_threads)
+
+    enum:
+        ATTNX_PANEL
+
+cdef extern from "dispatch.h" nogil:
+    const char *attnx_isa_available(int i)
+    const attnx_table *attnx_table_now "attnx_table"()
+    attnx_status attnx_isa_force(const char *name)
+    const char *attnx_compiler()
+
+cdef extern from "threads.h" nogil:
+    int attnx_openmp_limit()

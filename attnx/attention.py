@@ -1,0 +1,309 @@
+"""Scaled dot-product attention, its weights, and the same over packed rows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from attnx import _check
+from attnx._core import _attention
+from attnx.runtime import threads_for
+
+__all__ = ["attention_weights", "scaled_dot_product_attention", "varlen_attention"]
+
+Array = NDArray[Any]
+
+
+@overload
+def scaled_dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    *,
+    is_causal: bool = False,
+    query_offset: ArrayLike = 0,
+    key_lengths: ArrayLike | None = None,
+    query_lengths: ArrayLike | None = None,
+    scale: float | None = None,
+    layout: str = "bhld",
+    return_lse: Literal[False] = False,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array: ...
+@overload
+def scaled_dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    *,
+    is_causal: bool = False,
+    query_offset: ArrayLike = 0,
+    key_lengths: ArrayLike | None = None,
+    query_lengths: ArrayLike | None = None,
+    scale: float | None = None,
+    layout: str = "bhld",
+    return_lse: Literal[True],
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> tuple[Array, Array]: ...
+def scaled_dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    *,
+    is_causal: bool = False,
+    query_offset: ArrayLike = 0,
+    key_lengths: ArrayLike | None = None,
+    query_lengths: ArrayLike | None = None,
+    scale: float | None = None,
+    layout: str = "bhld",
+    return_lse: bool = False,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array | tuple[Array, Array]:
+    """Return softmax(scale * query key^T + mask) value, without ever holding the L x S matrix.
+
+    Parameters
+    ----------
+    query : array_like
+        (..., H, L, E), float32 or float64. Two axes mean one head.
+    key : array_like
+        (..., G, S, E) with H a multiple of G: query head h reads key head h // (H // G).
+    value : array_like
+        (..., G, S, D). Leading axes broadcast as in NumPy.
+    attn_mask : array_like, optional
+        Broadcasts to (..., H, L, S). bool: True may attend. float: added to the scores; -inf makes its pair invisible.
+    is_causal : bool
+        Query i sees the keys j <= i + query_offset.
+    query_offset : int or array_like of int
+        Position of the first query, one number or one a batch entry. 0 aligns the first query with the first key (as
+        PyTorch does for L != S), S - L the last with the last.
+    key_lengths, query_lengths : array_like of int, optional
+        The shape of the batch axes. Keys past their length are not read; queries past theirs are not computed and give 0.
+    scale : float, optional
+        Default 1 / sqrt(E).
+    layout : {"bhld", "blhd"}
+        "blhd" reads and writes (..., L, H, E), (..., S, G, E), (..., S, G, D) in place.
+    return_lse : bool
+        Also return the natural log of the softmax's denominator.
+    out : ndarray, optional
+        Takes the result; may not overlap an input.
+    num_threads : int, optional
+        At most so many threads; default `get_num_threads`.
+
+    Returns
+    -------
+    out : ndarray
+        (..., H, L, D), or (..., L, H, D) for "blhd", in the dtype of query.
+    lse : ndarray
+        (..., H, L), only with `return_lse`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, shape or range; the message names it. Nothing has been written then.
+
+    Notes
+    -----
+    Equation 1 of Vaswani et al., "Attention is all you need" (2017), computed blockwise as in Dao et al.,
+    "FlashAttention" (2022). All restrictions intersect. A query that sees nothing gives exactly 0 and lse -inf; what is
+    invisible, NaN included, changes no bit. A row's bits do not depend on the batch, the padding or the threads.
+
+    ``torch.nn.functional.scaled_dot_product_attention`` refuses `is_causal` with a mask, lets a NaN in a masked value
+    through, and has no lengths, offset or layout.
+
+    Examples
+    --------
+    >>> import numpy as np, attnx
+    >>> query = key = value = np.eye(3, dtype=np.float32)
+    >>> attnx.scaled_dot_product_attention(query, key, value, is_causal=True).round(2)
+    array([[1.  , 0.  , 0.  ],
+           [0.36, 0.64, 0.  ],
+           [0.26, 0.26, 0.47]], dtype=float32)
+    """
+    call = _check.attention(
+        (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset,
+        key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
+    )  # fmt: skip
+    return _attend(call, out, return_lse, layout, _one_head((query, key, value)), num_threads)
+
+
+def attention_weights(
+    query: ArrayLike,
+    key: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    *,
+    is_causal: bool = False,
+    query_offset: ArrayLike = 0,
+    key_lengths: ArrayLike | None = None,
+    query_lengths: ArrayLike | None = None,
+    scale: float | None = None,
+    layout: str = "bhld",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Return the attention matrix softmax(scale * query key^T + mask): which query looks at which key.
+
+    Parameters
+    ----------
+    query : array_like
+        (..., H, L, E), float32 or float64. Two axes mean one head.
+    key : array_like
+        (..., G, S, E) with H a multiple of G.
+    attn_mask, is_causal, query_offset, key_lengths, query_lengths, scale, layout
+        As in `scaled_dot_product_attention`.
+    out : ndarray, optional
+        Takes the result; may not overlap an input.
+    num_threads : int, optional
+        At most so many threads; default `get_num_threads`.
+
+    Returns
+    -------
+    ndarray
+        (..., H, L, S) in every layout. Rows sum to 1; invisible keys, and rows that see nothing, are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, shape or range; the message names it.
+
+    Notes
+    -----
+    This is the matrix that `scaled_dot_product_attention` avoids: L * S numbers a head. Equation 1 of Vaswani et al.
+    (2017). PyTorch's fused attention does not return it.
+
+    Examples
+    --------
+    >>> import numpy as np, attnx
+    >>> query = key = np.eye(3, dtype=np.float32)
+    >>> attnx.attention_weights(query, key, is_causal=True).sum(axis=-1)
+    array([1., 1., 1.], dtype=float32)
+    """
+    call = _check.attention(
+        (query, key, None), attn_mask, is_causal=is_causal, query_offset=query_offset,
+        key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
+    )  # fmt: skip
+    shape: tuple[int, ...] = (*call.batch_shape, call.heads, call.query_len, call.key_len)
+    single = _one_head((query, key))
+    result = _check.output("out", out, shape[1:] if single else shape, call.query.dtype, (call.query, call.key, call.mask))
+    target = _check.writable(result)
+    if result.size:
+        _attention.attention(call, target[np.newaxis] if single else target, None, threads_for(num_threads))
+    if target is not result:
+        result[...] = target
+    return result
+
+
+def varlen_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_starts: ArrayLike,
+    key_starts: ArrayLike,
+    *,
+    is_causal: bool = False,
+    query_offset: ArrayLike = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array | tuple[Array, Array]:
+    """Return the attention of B sequences whose rows are packed one after the other, without padding.
+
+    Parameters
+    ----------
+    query : array_like
+        (rows of all sequences, H, E), float32 or float64.
+    key : array_like
+        (rows of all sequences, G, E) with H a multiple of G.
+    value : array_like
+        (rows of all sequences, G, D).
+    query_starts, key_starts : array_like of int
+        (B + 1,): sequence b has the rows starts[b] to starts[b + 1]. From 0 to the number of rows, never falling.
+    is_causal : bool
+        Query i of a sequence sees the keys j <= i + query_offset of its sequence.
+    query_offset : int or array_like of int
+        Position of the first query, one number or one a sequence.
+    scale : float, optional
+        Default 1 / sqrt(E).
+    return_lse : bool
+        Also return the natural log of the softmax's denominator.
+    out : ndarray, optional
+        Takes the result; may not overlap an input.
+    num_threads : int, optional
+        At most so many threads; default `get_num_threads`.
+
+    Returns
+    -------
+    out : ndarray
+        (rows, H, D) in the dtype of query.
+    lse : ndarray
+        (rows, H), only with `return_lse`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, shape or range; the message names it.
+
+    Notes
+    -----
+    The rows of a sequence have the bits of `scaled_dot_product_attention` on that sequence alone. FlashAttention's
+    ``flash_attn_varlen_func`` calls the starts cu_seqlens and aligns causal masks at the end; here that is
+    ``query_offset=key_lengths - query_lengths``.
+
+    Examples
+    --------
+    >>> import numpy as np, attnx
+    >>> rows = np.ones((5, 1, 4), np.float32)
+    >>> attnx.varlen_attention(rows, rows, rows, [0, 2, 5], [0, 2, 5]).shape
+    (5, 1, 4)
+    """
+    call = _check.packed_attention(
+        (query, key, value), (query_starts, key_starts), is_causal=is_causal, query_offset=query_offset, scale=scale
+    )
+    rows = call.query.shape[1]
+    result = _check.output("out", out, (rows, call.heads, call.value_dim), call.query.dtype, call[:3])
+    target = _check.writable(result)
+    lse = np.empty((rows, call.heads), call.query.dtype) if return_lse else None
+    if rows and call.heads:
+        _attention.attention(
+            call, target.swapaxes(0, 1), None if lse is None else lse.swapaxes(0, 1), threads_for(num_threads)
+        )
+    if target is not result:
+        result[...] = target
+    return result if lse is None else (result, lse)
+
+
+def _one_head(arrays: tuple[ArrayLike, ...]) -> bool:
+    """Whether all arrays have two axes, so the result has two."""
+    for x in arrays:
+        if np.ndim(x) != 2:
+            return False
+    return True
+
+
+def _attend(
+    call: _check.Attention, out: Array | None, return_lse: bool, layout: str, single: bool, num_threads: int | None
+) -> Array | tuple[Array, Array]:
+    batch, heads, rows, dim = call.batch_shape, call.heads, call.query_len, call.value_dim
+    swap = layout == "blhd"
+    shape: tuple[int, ...] = (*batch, rows, heads, dim) if swap else (*batch, heads, rows, dim)
+    if single:
+        shape = (rows, dim)
+    dtype = call.query.dtype
+    result = _check.output("out", out, shape, dtype, (call.query, call.key, call.value, call.mask))
+    target = result if out is None else _check.writable(result)
+    lse = np.empty((*batch, heads, rows), dtype) if return_lse else None
+    if result.size or (lse is not None and lse.size):
+        to = target[np.newaxis] if single else target.swapaxes(-3, -2) if swap else target
+        _attention.attention(call, to, lse, threads_for(num_threads))
+    if target is not result:
+        result[...] = target
+    if lse is None:
+        return result
+    return result, lse[0] if single else lse

@@ -1,0 +1,43 @@
+"""Layer normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnx import _check
+from attnx._core import _norm
+from attnx.linear import _rows
+from attnx.runtime import threads_for
+
+__all__ = ["layer_norm"]
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def layer_norm(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32] | None,
+    bias: NDArray[np.float32] | None,
+    *,
+    eps: float = 1e-5,
+    residual: NDArray[np.float32] | None = None,
+    out: NDArray[np.float32] | None = None,
+    num_threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return (z - mean(z)) / sqrt(var(z) + eps) * weight + bias over the last axis of z = x + residual, float32."""
+    items = x.shape[-1] if x.ndim else 0
+    rows = _rows("x", x, items)
+    for name, a in (("weight", weight), ("bias", bias)):
+        if a is not None and (a.shape != (items,) or a.dtype != _FLOAT32 or (items > 1 and a.strides != (4,))):
+            raise ValueError(f"{name} must be contiguous float32 of shape ({items},), got {a.dtype} {a.shape}")
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"residual must have the shape of x {x.shape}, got {residual.shape}")
+    added = None if residual is None else _rows("residual", residual, items)
+    result = np.empty(x.shape, np.float32) if out is None else _check.output("out", out, x.shape, _FLOAT32, (x, residual))
+    target = result if out is None or result.flags.c_contiguous else np.empty(x.shape, np.float32)
+    if result.size:
+        _norm.layer_norm(rows, added, weight, bias, target.reshape(-1, items), eps, threads_for(num_threads))
+    if target is not result:
+        result[...] = target
+    return result

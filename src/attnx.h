@@ -1,0 +1,108 @@
+/* The C surface of attnx: one const struct of arguments a kernel, and the table of kernels.
+ *
+ * Letters, as everywhere in attnx: B batch, H query heads, G key/value heads, L query length, S key length,
+ * E query/key head dim, D value head dim. Strides count elements, never bytes. Every array has been checked by
+ * the caller: the kernels trust the structs.
+ */
+#ifndef ATTNX_H
+#define ATTNX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* An array of shape (batch..., heads, rows, items); the batch axes are those of the call. */
+struct attnx_array {
+    void *data;             /* NULL: not given */
+    const ptrdiff_t *batch; /* one stride a batch axis */
+    ptrdiff_t head, row, item;
+};
+
+enum attnx_mask_kind { ATTNX_MASK_NONE, ATTNX_MASK_BOOL, ATTNX_MASK_FLOAT };
+
+/* Scaled dot-product attention, or (weights != NULL) its weights alone. */
+struct attnx_attention {
+    struct attnx_array query, key, value, mask;
+    struct attnx_array out;         /* (..., H, L, D), or the weights (..., H, L, S) */
+    struct attnx_array lse;         /* (..., H, L) */
+    ptrdiff_t heads, group;         /* H, and H / G query heads for each key/value head */
+    ptrdiff_t query_len, key_len;   /* L, S */
+    ptrdiff_t head_dim, value_dim;  /* E, D */
+    ptrdiff_t batch, batch_axes;    /* B flattened, and the axes that it has */
+    const ptrdiff_t *batch_shape;   /* one extent a batch axis */
+    const int64_t *query_starts;    /* packed rows: first row of each batch entry, B + 1 of them, or NULL */
+    const int64_t *key_starts;      /* likewise */
+    const int64_t *query_lengths;   /* B, or NULL */
+    const int64_t *key_lengths;     /* B, or NULL */
+    const int64_t *query_offsets;   /* position of the first query, B, or NULL for 0 */
+    double scale;
+    int causal;
+    enum attnx_mask_kind mask_kind;
+};
+
+/* Softmax over `items` of each of `rows` rows; a row starts at row_offsets[r] elements, in x, mask and out. */
+struct attnx_softmax {
+    const void *x;
+    const uint8_t *mask; /* NULL: everything is visible */
+    void *out;
+    ptrdiff_t axes;           /* axes before the reduced one */
+    const ptrdiff_t *shape;   /* their extents */
+    const ptrdiff_t *x_strides, *mask_strides, *out_strides;
+    ptrdiff_t rows, items, x_item, mask_item, out_item;
+};
+
+enum attnx_activation { ATTNX_ACTIVATION_NONE, ATTNX_ACTIVATION_RELU, ATTNX_ACTIVATION_GELU };
+
+/* out = activation(x W^T + bias) + residual. W is packed in panels of ATTNX_PANEL columns: panel p holds
+ * W[p * ATTNX_PANEL + c, k] at [(p * in + k) * ATTNX_PANEL + c], zero past the last output. */
+enum { ATTNX_PANEL = 48 };
+struct attnx_linear {
+    const float *x, *weight, *bias, *residual;
+    float *out;
+    ptrdiff_t rows, in, outs;
+    ptrdiff_t x_row, out_row, residual_row;
+    enum attnx_activation activation;
+};
+
+/* out = (z - mean(z)) / sqrt(var(z) + eps) * weight + bias over each row z = x + residual. */
+struct attnx_layer_norm {
+    const float *x, *residual, *weight, *bias;
+    float *out;
+    ptrdiff_t rows, items;
+    ptrdiff_t x_row, out_row, residual_row;
+    float eps;
+};
+
+/* How a call is cut: `tasks` pieces of about `work` multiply-adds in all, `scratch` bytes for each thread.
+ * `grain` tells the kernel's own way of cutting; only it reads that. */
+struct attnx_plan {
+    ptrdiff_t tasks;
+    double work;
+    size_t scratch;
+    ptrdiff_t grain;
+};
+
+/* A kernel: plan is called once with plan->tasks set to the number of threads at hand; run does the tasks
+ * [begin, end). No result depends on how a call is cut. */
+struct attnx_kernel {
+    void (*plan)(const void *args, struct attnx_plan *plan);
+    void (*run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch);
+};
+
+enum attnx_op {
+#define ATTNX_OP(name, text, real) ATTNX_##name##_##real,
+#include "ops.inc"
+#undef ATTNX_OP
+    ATTNX_OPS
+};
+
+struct attnx_table {
+    const char *name;
+    struct attnx_kernel kernels[ATTNX_OPS];
+};
+
+enum attnx_status { ATTNX_OK, ATTNX_NO_MEMORY, ATTNX_NO_SUCH_ISA };
+
+/* Runs a kernel of the current table on at most num_threads threads. */
+enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads);
+
+#endif

@@ -1,0 +1,14 @@
+#if defined(__x86_64__)
+#include "../kernels/region.h"
+ATTNX_TARGET_BEGIN("avx2,fma,f16c,bmi,bmi2")
+#include "../simd/avx2.h"
+
+#include "../kernels/all.h"
+
+const struct attnx_table attnx_table_avx2 = {"avx2", {
+#define ATTNX_OP(name, text, real) {name##_plan_##real, name##_run_##real},
+#include "../ops.inc"
+#undef ATTNX_OP
+}};
+ATTNX_TARGET_END
+#endif

@@ -1,0 +1,10 @@
+#include "../kernels/region.h"
+#include "../simd/scalar.h"
+
+#include "../kernels/all.h"
+
+const struct attnx_table attnx_table_scalar = {"scalar", {
+#define ATTNX_OP(name, text, real) {name##_plan_##real, name##_run_##real},
+#include "../ops.inc"
+#undef ATTNX_OP
+}};

@@ -1,0 +1,225 @@
+/* Fused attention: out_i = sum_j w_ij value_j, w_i = softmax_j(scale * query_i . key_j + mask_ij).
+ *
+ * Online softmax (Milakov and Gimelshein 2018, FlashAttention, Dao et al. 2022) in the form that keeps rule 8: keys come
+ * in blocks of a fixed size at fixed positions; a block gives its maximum, its sum and its weighted values from fresh
+ * accumulators, relative to its own maximum; blocks are merged one after the other:
+ *     m' = max(m, m_b); sums' = sums * exp(m - m') + sums_b * exp(m_b - m')
+ * in the store of the value tile. A block that a row does not see scales its state by exactly 1 and adds exactly 0, so
+ * which blocks are visited changes no bit. Fresh accumulators also keep the error at that of 128 terms plus one rounding
+ * a block.
+ *
+ * A NaN or inf in an invisible value would still reach a sum as 0 * NaN. That costs nothing until it happens: where a
+ * finished row is not finite and something was masked, the rows are done again with invisible weights marked and skipped.
+ */
+
+/* How a block joins what came before, for each query: exp(m - m'), and from block_queries on exp(m_b - m'). */
+typedef real K(merge)[2 * K(block_queries)];
+
+/* Weights of a block in place of its scores, and its part of the running maximum and sum. */
+ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int vecs, real *s, real *merge) {
+    const V(v) lowest = V(set1)(-(real)INFINITY), zero = V(set1)(0);
+    V(v) most[K(tile_vecs)], base[K(tile_vecs)], total[K(tile_vecs)];
+    ATTNX_UNROLL
+    for (int c = 0; c < vecs; c++) most[c] = lowest, total[c] = zero;
+    for (ptrdiff_t k = 0; k < keys; k++) {
+        ATTNX_UNROLL
+        for (int c = 0; c < vecs; c++) most[c] = V(max)(V(load)(s + k * K(block_queries) + c * V(width)), most[c]);
+    }
+    ATTNX_UNROLL
+    for (int c = 0; c < vecs; c++) base[c] = V(select)(V(eq)(most[c], lowest), zero, most[c]);
+    for (ptrdiff_t k = 0; k < keys; k++) {
+        ATTNX_UNROLL
+        for (int c = 0; c < vecs; c++) {
+            real *at = s + k * K(block_queries) + c * V(width);
+            const V(v) weight = K(exp)(V(sub)(V(load)(at), base[c]));
+            total[c] = V(add)(total[c], weight);
+            V(store)(at, weight);
+        }
+    }
+    for (int c = 0; c < vecs; c++) {
+        real *m = rows->most + c * V(width), *l = rows->total + c * V(width);
+        const V(v) old = V(load)(m), both = V(max)(most[c], old);
+        const V(v) top = V(select)(V(eq)(both, lowest), zero, both);
+        const V(v) old_scale = K(exp)(V(sub)(old, top)), new_scale = K(exp)(V(sub)(most[c], top));
+        V(store)(m, both);
+        V(store)(l, V(fma)(total[c], new_scale, V(mul)(V(load)(l), old_scale)));
+        V(store)(merge + c * V(width), old_scale);
+        V(store)(merge + K(block_queries) + c * V(width), new_scale);
+    }
+}
+
+ATTNX_INLINE void K(value_tile)(const real *weights, const struct K(vectors) values, ptrdiff_t keys, const int count,
+                                const int vecs, real *sums, ptrdiff_t stride, const real *merge) {
+    K(tile) acc;
+    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)}, values, keys, count, vecs, acc);
+    ATTNX_UNROLL
+    for (int r = 0; r < count; r++) {
+        const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
+        ATTNX_UNROLL
+        for (int c = 0; c < vecs; c++) {
+            real *at = sums + r * stride + c * V(width);
+            V(store)(at, V(fma)(acc[r][c], new_scale, V(mul)(V(load)(at), old_scale)));
+        }
+    }
+}
+
+ATTNX_INLINE void K(value_columns)(const struct K(rows) *rows, const struct K(vectors) values, ptrdiff_t keys,
+                                   const int vecs, const real *weights, real *sums, const real *merge) {
+#define VALUE_TILE(r, n) \
+    K(value_tile)(weights + (r), values, keys, n, vecs, sums + (r) * rows->stride, rows->stride, merge + (r))
+    ATTNX_TILE_ROWS(rows->count, VALUE_ROWS, VALUE_TILE);
+#undef VALUE_TILE
+}
+
+/* sums = sums * old_scale + (weights of keys [first, first + keys)) x values * new_scale */
+static void K(values)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                      ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
+    const ptrdiff_t w = V(width), dim = a->value_dim;
+    struct K(vectors) v = {head->value + first * a->value.row, a->value.row, 0};
+    ptrdiff_t d = 0;
+#define VALUE_COLUMNS(n)                                                       \
+    do {                                                                       \
+        K(value_columns)(rows, v, keys, n, s, rows->sums + d, merge);          \
+        d += (n)*w;                                                            \
+        v.at += (n)*w;                                                         \
+    } while (0)
+    while (dim - d >= VALUE_VECS * w) VALUE_COLUMNS(VALUE_VECS);
+    if (VALUE_VECS > 3 && dim - d >= 3 * w) VALUE_COLUMNS(3);
+    if (dim - d >= 2 * w) VALUE_COLUMNS(2);
+    if (dim - d >= w) VALUE_COLUMNS(1);
+    v.tail = (int)(dim - d);
+    if (v.tail) VALUE_COLUMNS(1);
+#undef VALUE_COLUMNS
+}
+
+/* The same sums with invisible weights marked by -1 and their values not touched. */
+static void K(values_marked)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                             ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
+    const ptrdiff_t w = V(width);
+    for (ptrdiff_t r = 0; r < rows->count; r++) {
+        const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
+        for (ptrdiff_t d = 0; d < a->value_dim; d += w) {
+            const ptrdiff_t n = a->value_dim - d < w ? a->value_dim - d : w;
+            V(v) acc = V(set1)(0);
+            for (ptrdiff_t k = 0; k < keys; k++) {
+                const real weight = s[k * K(block_queries) + r];
+                if (weight < 0) continue;
+                acc = V(fma)(V(set1)(weight), V(load_n)(head->value + (first + k) * a->value.row + d, n), acc);
+            }
+            real *at = rows->sums + r * rows->stride + d;
+            V(store)(at, V(fma)(acc, new_scale, V(mul)(V(load)(at), old_scale)));
+        }
+    }
+}
+
+/* One block of keys for one block of queries. */
+static void K(attend_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                            ptrdiff_t first, ptrdiff_t keys, int careful, real *s) {
+    K(merge) merge;
+    const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
+    const int whole = state == K(mask_hides_none) && K(visible_end)(a, head, rows->first) >= first + keys;
+    if (state == K(mask_hides_all)) return;
+    K(scores)(a, head, rows, first, keys, s);
+    if (!whole) K(mask_block)(a, head, rows, first, keys, s, 0);
+    if (rows->vecs == 1) K(weigh)(rows, keys, 1, s, merge);
+    if (rows->vecs == 2) K(weigh)(rows, keys, 2, s, merge);
+    if (rows->vecs == 3) K(weigh)(rows, keys, 3, s, merge);
+    if (careful && !whole) {
+        K(mask_block)(a, head, rows, first, keys, s, 1);
+        K(values_marked)(a, head, rows, first, keys, s, merge);
+    } else {
+        K(values)(a, head, rows, first, keys, s, merge);
+    }
+}
+
+static void K(start_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
+    K(pack_queries)(a, head, rows);
+    for (ptrdiff_t i = 0; i < K(block_queries); i++) rows->most[i] = -(real)INFINITY, rows->total[i] = 0;
+    for (ptrdiff_t i = 0; i < rows->count * rows->stride; i++) rows->sums[i] = 0;
+}
+
+/* Writes the rows; 1 where all that was written is finite. */
+static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
+    const V(v) zero = V(set1)(0), largest = V(set1)(REAL_MAX);
+    int finite = 1;
+    for (ptrdiff_t r = 0; r < rows->count; r++) {
+        const real total = rows->total[r];
+        const V(v) scale = V(set1)(total > 0 ? 1 / total : 0);
+        real *out = head->out + (rows->first + r) * a->out.row;
+        for (ptrdiff_t d = 0; d < a->value_dim; d += V(width)) {
+            /* Adding 0 makes a -0 that underflow left behind the 0 that other paths give. */
+            const V(v) v = V(fma)(V(load)(rows->sums + r * rows->stride + d), scale, zero);
+            finite &= V(all)(V(le)(V(abs)(v), largest));
+            if (a->value_dim - d >= V(width)) V(store)(out + d, v);
+            else V(store_n)(out + d, v, a->value_dim - d);
+        }
+        if (!head->lse) continue;
+        real *lse = head->lse + (rows->first + r) * a->lse.row;
+        *lse = total == 0 ? -(real)INFINITY : (real)((double)rows->most[r] + log((double)total));
+    }
+    return finite;
+}
+
+static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                             ptrdiff_t blocks, int careful, real *s) {
+    ptrdiff_t end = 0;
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        const ptrdiff_t last = K(visible_end)(a, head, rows[i].first + rows[i].count - 1);
+        if (last > end) end = last;
+        K(start_rows)(a, head, &rows[i]);
+    }
+    for (ptrdiff_t first = 0; first < end; first += K(block_keys)) {
+        for (ptrdiff_t i = 0; i < blocks; i++) {
+            ptrdiff_t keys = K(visible_end)(a, head, rows[i].first + rows[i].count - 1) - first;
+            if (keys > K(block_keys)) keys = K(block_keys);
+            if (keys > 0) K(attend_block)(a, head, &rows[i], first, keys, careful, s);
+        }
+    }
+}
+
+/* Query blocks that share a pass over the keys: each block of keys and values is then read from L2 by all but the first.
+ * More than 4 gained nothing at L = 2048 and 8192. */
+enum { K(row_blocks) = 4, K(packed_most) = 32768 };
+
+static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
+    const struct attnx_attention *a = args;
+    const ptrdiff_t q = K(block_queries), heads = a->batch * a->heads, stride = (a->value_dim + V(width)) / V(width) * V(width);
+    ptrdiff_t blocks = K(row_blocks);
+    while (blocks > 1 && (blocks * q * a->head_dim > K(packed_most) * 2 ||
+                          heads * ((a->query_len + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
+        blocks--;
+    plan->grain = blocks;
+    plan->tasks = heads * ((a->query_len + blocks * q - 1) / (blocks * q));
+    plan->work = (double)heads * (double)a->query_len * (double)a->key_len * (double)(a->head_dim + a->value_dim + 16) / V(width);
+    plan->scratch = sizeof(real) * (size_t)(K(block_keys) * q + blocks * q * (a->head_dim + stride + 2)) + 64;
+}
+
+static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
+    const struct attnx_attention *a = args;
+    const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q;
+    const ptrdiff_t chunks = (a->query_len + most - 1) / most, stride = (a->value_dim + w) / w * w;
+    const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
+    const struct K(head) head = K(head_at)(a, entry / a->heads, entry % a->heads);
+    real *s = scratch, *next = s + K(block_keys) * q;
+    struct K(rows) rows[K(row_blocks)];
+    ptrdiff_t blocks = 0;
+    for (ptrdiff_t at = first; at < head.queries && blocks < plan->grain; at += q, blocks++) {
+        const ptrdiff_t count = head.queries - at < q ? head.queries - at : q;
+        rows[blocks] = (struct K(rows)){at, count, (int)((count + w - 1) / w), next, next + q * a->head_dim, stride,
+                                        next + q * (a->head_dim + stride), next + q * (a->head_dim + stride + 1)};
+        next += q * (a->head_dim + stride + 2);
+    }
+    K(attend_blocks)(a, &head, rows, blocks, 0, s);
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        const int finite = K(finish_rows)(a, &head, &rows[i]);
+        if (finite || !(a->causal || a->mask_kind != ATTNX_MASK_NONE)) continue;
+        K(attend_blocks)(a, &head, &rows[i], 1, 1, s);
+        K(finish_rows)(a, &head, &rows[i]);
+    }
+    if (a->query_starts) return;
+    const ptrdiff_t end = first + most < a->query_len ? first + most : a->query_len;
+    for (ptrdiff_t i = first > head.queries ? first : head.queries; i < end; i++) {
+        for (ptrdiff_t d = 0; d < a->value_dim; d++) head.out[i * a->out.row + d] = 0;
+        if (head.lse) head.lse[i * a->lse.row] = -(real)INFINITY;
+    }
+}

@@ -1,0 +1,58 @@
+/* The one inner loop: acc[r][c] = sum_k a[r, k] * b[k, c] for a few rows r and a few vectors c.
+ *
+ * a is read by broadcast with any strides, b in whole vectors; each sum is one chain of multiply-adds over k in order,
+ * starting from zero, whatever the number of rows and vectors of the call. So an element's bits depend on its own
+ * row of a and column of b alone (rule 8 of the contract). Error of a chain of n: at most n * eps * sum |a b|.
+ * What differs between uses is how the finished sums are stored; see attention.h and linear.h.
+ */
+struct K(broadcast) {
+    const real *at;
+    ptrdiff_t row, step; /* from row to row, from k to k */
+};
+
+struct K(vectors) {
+    const real *at;
+    ptrdiff_t step; /* from k to k */
+    int tail;       /* lanes of the only vector, or 0: all vectors are whole */
+};
+
+enum { K(tile_rows) = 8, K(tile_vecs) = 4 }; /* the largest tile of any instruction set */
+typedef V(v) K(tile)[K(tile_rows)][K(tile_vecs)];
+
+/* rows, vecs and whether b.tail is zero are compile-time constants at every call. */
+ATTNX_INLINE void K(tile_sum)(const struct K(broadcast) a, const struct K(vectors) b, ptrdiff_t depth, const int rows,
+                              const int vecs, K(tile) acc) {
+    ATTNX_UNROLL
+    for (int r = 0; r < rows; r++) {
+        ATTNX_UNROLL
+        for (int c = 0; c < vecs; c++) acc[r][c] = V(set1)(0);
+    }
+    const real *ak = a.at, *bk = b.at;
+    for (ptrdiff_t k = 0; k < depth; k++, ak += a.step, bk += b.step) {
+        V(v) row[K(tile_vecs)];
+        ATTNX_UNROLL
+        for (int c = 0; c < vecs; c++) row[c] = b.tail ? V(load_n)(bk, b.tail) : V(load)(bk + c * V(width));
+        ATTNX_UNROLL
+        for (int r = 0; r < rows; r++) {
+            const V(v) x = V(set1)(ak[r * a.row]);
+            ATTNX_UNROLL
+            for (int c = 0; c < vecs; c++) acc[r][c] = V(fma)(x, row[c], acc[r][c]);
+        }
+    }
+}
+
+/* Cuts `count` rows into tiles of `most` and then 4, 2, 1; TILE(r, rows) is a statement for rows r .. r + rows. */
+#define ATTNX_TILE_ROWS(count, most, TILE)                                   \
+    do {                                                                     \
+        ptrdiff_t tile_r = 0;                                                \
+        for (; (count) - tile_r >= (most); tile_r += (most)) TILE(tile_r, (most)); \
+        if ((most) > 4 && (count) - tile_r >= 4) {                           \
+            TILE(tile_r, 4);                                                 \
+            tile_r += 4;                                                     \
+        }                                                                    \
+        if ((count) - tile_r >= 2) {                                         \
+            TILE(tile_r, 2);                                                 \
+            tile_r += 2;                                                     \
+        }                                                                    \
+        if ((count) - tile_r >= 1) TILE(tile_r, 1);                          \
+    } while (0)

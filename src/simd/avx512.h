@@ -1,0 +1,138 @@
+/* AVX-512 (F, DQ, BW, VL): 16 float32 or 8 float64, 32 registers. See VOCABULARY.md for the words. */
+typedef __m512 f32_v;
+typedef __mmask16 f32_m;
+enum { f32_width = 16, f32_min_exponent = -126 };
+
+ATTNX_INLINE __mmask16 f32_first(ptrdiff_t n) { return (__mmask16)_bzhi_u32(0xFFFFu, (unsigned)n); }
+ATTNX_INLINE f32_v f32_load(const float *p) { return _mm512_loadu_ps(p); }
+ATTNX_INLINE f32_v f32_load_n(const float *p, ptrdiff_t n) {
+    return _mm512_maskz_loadu_ps(f32_first(n), p);
+}
+ATTNX_INLINE void f32_store(float *p, f32_v v) { _mm512_storeu_ps(p, v); }
+ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) {
+    _mm512_mask_storeu_ps(p, f32_first(n), v);
+}
+ATTNX_INLINE f32_v f32_set1(float x) { return _mm512_set1_ps(x); }
+ATTNX_INLINE f32_v f32_iota(void) {
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+ATTNX_INLINE f32_v f32_add(f32_v a, f32_v b) { return _mm512_add_ps(a, b); }
+ATTNX_INLINE f32_v f32_sub(f32_v a, f32_v b) { return _mm512_sub_ps(a, b); }
+ATTNX_INLINE f32_v f32_mul(f32_v a, f32_v b) { return _mm512_mul_ps(a, b); }
+ATTNX_INLINE f32_v f32_div(f32_v a, f32_v b) { return _mm512_div_ps(a, b); }
+ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return _mm512_max_ps(a, b); }
+ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return _mm512_min_ps(a, b); }
+ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return _mm512_fmadd_ps(a, b, c); }
+ATTNX_INLINE f32_v f32_round(f32_v v) { return _mm512_roundscale_ps(v, 0x08); }
+ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
+    const __mmask16 normal = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
+    return _mm512_maskz_scalef_ps(normal, v, n);
+}
+ATTNX_INLINE f32_v f32_abs(f32_v v) { return _mm512_abs_ps(v); }
+ATTNX_INLINE f32_m f32_lt(f32_v a, f32_v b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+ATTNX_INLINE f32_m f32_le(f32_v a, f32_v b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+ATTNX_INLINE f32_m f32_eq(f32_v a, f32_v b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+ATTNX_INLINE f32_v f32_select(f32_m m, f32_v a, f32_v b) { return _mm512_mask_blend_ps(m, b, a); }
+ATTNX_INLINE int f32_all(f32_m m) { return m == 0xFFFFu; }
+ATTNX_INLINE f32_v f32_from_bytes(const uint8_t *p, ptrdiff_t n, f32_v yes, f32_v no) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(f32_first(n), p);
+    return f32_select(_mm_test_epi8_mask(bytes, bytes), yes, no);
+}
+ATTNX_INLINE float f32_sum(f32_v v) { return _mm512_reduce_add_ps(v); }
+ATTNX_INLINE float f32_hmax(f32_v v) { return _mm512_reduce_max_ps(v); }
+ATTNX_INLINE void f32_transpose(f32_v *r) {
+    f32_v t[16];
+    ATTNX_UNROLL
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xDD);
+        t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xDD);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xDD);
+        r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xDD);
+    }
+}
+
+typedef __m512d f64_v;
+typedef __mmask8 f64_m;
+enum { f64_width = 8, f64_min_exponent = -1022 };
+
+ATTNX_INLINE __mmask8 f64_first(ptrdiff_t n) { return (__mmask8)_bzhi_u32(0xFFu, (unsigned)n); }
+ATTNX_INLINE f64_v f64_load(const double *p) { return _mm512_loadu_pd(p); }
+ATTNX_INLINE f64_v f64_load_n(const double *p, ptrdiff_t n) {
+    return _mm512_maskz_loadu_pd(f64_first(n), p);
+}
+ATTNX_INLINE void f64_store(double *p, f64_v v) { _mm512_storeu_pd(p, v); }
+ATTNX_INLINE void f64_store_n(double *p, f64_v v, ptrdiff_t n) {
+    _mm512_mask_storeu_pd(p, f64_first(n), v);
+}
+ATTNX_INLINE f64_v f64_set1(double x) { return _mm512_set1_pd(x); }
+ATTNX_INLINE f64_v f64_iota(void) { return _mm512_setr_pd(0, 1, 2, 3, 4, 5, 6, 7); }
+ATTNX_INLINE f64_v f64_add(f64_v a, f64_v b) { return _mm512_add_pd(a, b); }
+ATTNX_INLINE f64_v f64_sub(f64_v a, f64_v b) { return _mm512_sub_pd(a, b); }
+ATTNX_INLINE f64_v f64_mul(f64_v a, f64_v b) { return _mm512_mul_pd(a, b); }
+ATTNX_INLINE f64_v f64_div(f64_v a, f64_v b) { return _mm512_div_pd(a, b); }
+ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return _mm512_max_pd(a, b); }
+ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return _mm512_min_pd(a, b); }
+ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return _mm512_fmadd_pd(a, b, c); }
+ATTNX_INLINE f64_v f64_round(f64_v v) { return _mm512_roundscale_pd(v, 0x08); }
+ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
+    const __mmask8 normal = _mm512_cmp_pd_mask(n, _mm512_set1_pd(-1022.0), _CMP_GE_OQ);
+    return _mm512_maskz_scalef_pd(normal, v, n);
+}
+ATTNX_INLINE f64_v f64_abs(f64_v v) { return _mm512_abs_pd(v); }
+ATTNX_INLINE f64_m f64_lt(f64_v a, f64_v b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+ATTNX_INLINE f64_m f64_le(f64_v a, f64_v b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
+ATTNX_INLINE f64_m f64_eq(f64_v a, f64_v b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+ATTNX_INLINE f64_v f64_select(f64_m m, f64_v a, f64_v b) { return _mm512_mask_blend_pd(m, b, a); }
+ATTNX_INLINE int f64_all(f64_m m) { return m == 0xFFu; }
+ATTNX_INLINE f64_v f64_from_bytes(const uint8_t *p, ptrdiff_t n, f64_v yes, f64_v no) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(f64_first(n), p);
+    return f64_select((f64_m)_mm_test_epi8_mask(bytes, bytes), yes, no);
+}
+ATTNX_INLINE double f64_sum(f64_v v) { return _mm512_reduce_add_pd(v); }
+ATTNX_INLINE double f64_hmax(f64_v v) { return _mm512_reduce_max_pd(v); }
+ATTNX_INLINE void f64_transpose(f64_v *r) {
+    f64_v t[8];
+    ATTNX_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 2; i++) {
+        r[i] = _mm512_shuffle_f64x2(t[i], t[i + 2], 0x88);
+        r[i + 2] = _mm512_shuffle_f64x2(t[i], t[i + 2], 0xDD);
+        r[i + 4] = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0x88);
+        r[i + 6] = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0xDD);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 2; i++) {
+        t[i] = _mm512_shuffle_f64x2(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f64x2(r[i], r[i + 4], 0xDD);
+        t[i + 2] = _mm512_shuffle_f64x2(r[i + 2], r[i + 6], 0x88);
+        t[i + 6] = _mm512_shuffle_f64x2(r[i + 2], r[i + 6], 0xDD);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
+/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
+enum { SCORE_ROWS = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };

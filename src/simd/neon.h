@@ -1,0 +1,106 @@
+/* NEON (AArch64): 4 float32 or 2 float64, 32 registers. See VOCABULARY.md for the words. */
+typedef float32x4_t f32_v;
+typedef uint32x4_t f32_m;
+enum { f32_width = 4, f32_min_exponent = -126 };
+
+ATTNX_INLINE f32_v f32_load(const float *p) { return vld1q_f32(p); }
+ATTNX_INLINE void f32_store(float *p, f32_v v) { vst1q_f32(p, v); }
+ATTNX_INLINE f32_v f32_load_n(const float *p, ptrdiff_t n) {
+    float lanes[4] = {0, 0, 0, 0};
+    for (ptrdiff_t i = 0; i < n; i++) lanes[i] = p[i];
+    return vld1q_f32(lanes);
+}
+ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) {
+    float lanes[4];
+    vst1q_f32(lanes, v);
+    for (ptrdiff_t i = 0; i < n; i++) p[i] = lanes[i];
+}
+ATTNX_INLINE f32_v f32_set1(float x) { return vdupq_n_f32(x); }
+ATTNX_INLINE f32_v f32_iota(void) {
+    static const float lanes[4] = {0, 1, 2, 3};
+    return vld1q_f32(lanes);
+}
+ATTNX_INLINE f32_v f32_add(f32_v a, f32_v b) { return vaddq_f32(a, b); }
+ATTNX_INLINE f32_v f32_sub(f32_v a, f32_v b) { return vsubq_f32(a, b); }
+ATTNX_INLINE f32_v f32_mul(f32_v a, f32_v b) { return vmulq_f32(a, b); }
+ATTNX_INLINE f32_v f32_div(f32_v a, f32_v b) { return vdivq_f32(a, b); }
+ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return vmaxq_f32(a, b); }
+ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return vminq_f32(a, b); }
+ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return vfmaq_f32(c, a, b); }
+ATTNX_INLINE f32_v f32_round(f32_v v) { return vrndnq_f32(v); }
+ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
+    const int32x4_t biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    return vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32(biased, 23)));
+}
+ATTNX_INLINE f32_v f32_abs(f32_v v) { return vabsq_f32(v); }
+ATTNX_INLINE f32_m f32_lt(f32_v a, f32_v b) { return vcltq_f32(a, b); }
+ATTNX_INLINE f32_m f32_le(f32_v a, f32_v b) { return vcleq_f32(a, b); }
+ATTNX_INLINE f32_m f32_eq(f32_v a, f32_v b) { return vceqq_f32(a, b); }
+ATTNX_INLINE f32_v f32_select(f32_m m, f32_v a, f32_v b) { return vbslq_f32(m, a, b); }
+ATTNX_INLINE int f32_all(f32_m m) { return vminvq_u32(m) != 0; }
+ATTNX_INLINE f32_v f32_from_bytes(const uint8_t *p, ptrdiff_t n, f32_v yes, f32_v no) {
+    uint32_t lanes[4] = {0, 0, 0, 0};
+    for (ptrdiff_t i = 0; i < n; i++) lanes[i] = p[i] ? ~0u : 0u;
+    return vbslq_f32(vld1q_u32(lanes), yes, no);
+}
+ATTNX_INLINE float f32_sum(f32_v v) { return vaddvq_f32(v); }
+ATTNX_INLINE float f32_hmax(f32_v v) { return vmaxvq_f32(v); }
+ATTNX_INLINE void f32_transpose(f32_v *r) {
+    const float32x4x2_t lo = vtrnq_f32(r[0], r[1]), hi = vtrnq_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(lo.val[0]), vget_low_f32(hi.val[0]));
+    r[1] = vcombine_f32(vget_low_f32(lo.val[1]), vget_low_f32(hi.val[1]));
+    r[2] = vcombine_f32(vget_high_f32(lo.val[0]), vget_high_f32(hi.val[0]));
+    r[3] = vcombine_f32(vget_high_f32(lo.val[1]), vget_high_f32(hi.val[1]));
+}
+
+typedef float64x2_t f64_v;
+typedef uint64x2_t f64_m;
+enum { f64_width = 2, f64_min_exponent = -1022 };
+
+ATTNX_INLINE f64_v f64_load(const double *p) { return vld1q_f64(p); }
+ATTNX_INLINE void f64_store(double *p, f64_v v) { vst1q_f64(p, v); }
+ATTNX_INLINE f64_v f64_load_n(const double *p, ptrdiff_t n) {
+    const double lanes[2] = {n > 0 ? p[0] : 0.0, n > 1 ? p[1] : 0.0};
+    return vld1q_f64(lanes);
+}
+ATTNX_INLINE void f64_store_n(double *p, f64_v v, ptrdiff_t n) {
+    if (n > 0) p[0] = vgetq_lane_f64(v, 0);
+    if (n > 1) p[1] = vgetq_lane_f64(v, 1);
+}
+ATTNX_INLINE f64_v f64_set1(double x) { return vdupq_n_f64(x); }
+ATTNX_INLINE f64_v f64_iota(void) {
+    static const double lanes[2] = {0, 1};
+    return vld1q_f64(lanes);
+}
+ATTNX_INLINE f64_v f64_add(f64_v a, f64_v b) { return vaddq_f64(a, b); }
+ATTNX_INLINE f64_v f64_sub(f64_v a, f64_v b) { return vsubq_f64(a, b); }
+ATTNX_INLINE f64_v f64_mul(f64_v a, f64_v b) { return vmulq_f64(a, b); }
+ATTNX_INLINE f64_v f64_div(f64_v a, f64_v b) { return vdivq_f64(a, b); }
+ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return vmaxq_f64(a, b); }
+ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return vminq_f64(a, b); }
+ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return vfmaq_f64(c, a, b); }
+ATTNX_INLINE f64_v f64_round(f64_v v) { return vrndnq_f64(v); }
+ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
+    const int64x2_t biased = vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1023));
+    return vmulq_f64(v, vreinterpretq_f64_s64(vshlq_n_s64(biased, 52)));
+}
+ATTNX_INLINE f64_v f64_abs(f64_v v) { return vabsq_f64(v); }
+ATTNX_INLINE f64_m f64_lt(f64_v a, f64_v b) { return vcltq_f64(a, b); }
+ATTNX_INLINE f64_m f64_le(f64_v a, f64_v b) { return vcleq_f64(a, b); }
+ATTNX_INLINE f64_m f64_eq(f64_v a, f64_v b) { return vceqq_f64(a, b); }
+ATTNX_INLINE f64_v f64_select(f64_m m, f64_v a, f64_v b) { return vbslq_f64(m, a, b); }
+ATTNX_INLINE int f64_all(f64_m m) { return vgetq_lane_u64(m, 0) && vgetq_lane_u64(m, 1); }
+ATTNX_INLINE f64_v f64_from_bytes(const uint8_t *p, ptrdiff_t n, f64_v yes, f64_v no) {
+    const uint64_t lanes[2] = {n > 0 && p[0] ? ~0ull : 0, n > 1 && p[1] ? ~0ull : 0};
+    return vbslq_f64(vld1q_u64(lanes), yes, no);
+}
+ATTNX_INLINE double f64_sum(f64_v v) { return vaddvq_f64(v); }
+ATTNX_INLINE double f64_hmax(f64_v v) { return vmaxvq_f64(v); }
+ATTNX_INLINE void f64_transpose(f64_v *r) {
+    const f64_v first = r[0];
+    r[0] = vtrn1q_f64(first, r[1]);
+    r[1] = vtrn2q_f64(first, r[1]);
+}
+
+/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
+enum { SCORE_ROWS = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };

@@ -1,0 +1,50 @@
+/* Plain C: one lane. The base of every table, and what an unknown processor gets. See VOCABULARY.md for the words. */
+typedef float f32_v;
+typedef int f32_m;
+typedef double f64_v;
+typedef int f64_m;
+enum { f32_width = 1, f32_min_exponent = -126, f64_width = 1, f64_min_exponent = -1022 };
+
+#define SCALAR_WORDS(R, real, bits, wide, bias, shift, magic)                                              \
+    ATTNX_INLINE real R##_load(const real *p) { return *p; }                                               \
+    ATTNX_INLINE real R##_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : 0; }                    \
+    ATTNX_INLINE void R##_store(real *p, real v) { *p = v; }                                               \
+    ATTNX_INLINE void R##_store_n(real *p, real v, ptrdiff_t n) {                                          \
+        if (n > 0) *p = v;                                                                                 \
+    }                                                                                                      \
+    ATTNX_INLINE real R##_set1(real x) { return x; }                                                       \
+    ATTNX_INLINE real R##_iota(void) { return 0; }                                                         \
+    ATTNX_INLINE real R##_add(real a, real b) { return a + b; }                                            \
+    ATTNX_INLINE real R##_sub(real a, real b) { return a - b; }                                            \
+    ATTNX_INLINE real R##_mul(real a, real b) { return a * b; }                                            \
+    ATTNX_INLINE real R##_div(real a, real b) { return a / b; }                                            \
+    ATTNX_INLINE real R##_max(real a, real b) { return a > b ? a : b; }                                    \
+    ATTNX_INLINE real R##_min(real a, real b) { return a < b ? a : b; }                                    \
+    ATTNX_INLINE real R##_fma(real a, real b, real c) { return a * b + c; }                                \
+    /* Adding and subtracting 1.5 * 2^mantissa rounds to nearest even while |v| is below 2^(mantissa - 1). */ \
+    ATTNX_INLINE real R##_round(real v) { return (v + magic) - magic; }                                    \
+    ATTNX_INLINE real R##_ldexp(real v, real n) {                                                          \
+        const bits power = (bits)(wide)(n == n ? n + bias : 0) << shift;                                   \
+        real scale;                                                                                        \
+        memcpy(&scale, &power, sizeof scale);                                                              \
+        return v * scale;                                                                                  \
+    }                                                                                                      \
+    ATTNX_INLINE real R##_abs(real v) { return v < 0 ? -v : v + (real)0; }                                 \
+    ATTNX_INLINE int R##_lt(real a, real b) { return a < b; }                                              \
+    ATTNX_INLINE int R##_le(real a, real b) { return a <= b; }                                             \
+    ATTNX_INLINE int R##_eq(real a, real b) { return a == b; }                                             \
+    ATTNX_INLINE real R##_select(int m, real a, real b) { return m ? a : b; }                              \
+    ATTNX_INLINE int R##_all(int m) { return m; }                                                          \
+    ATTNX_INLINE real R##_from_bytes(const uint8_t *p, ptrdiff_t n, real yes, real no) {                   \
+        return n > 0 && *p ? yes : no;                                                                     \
+    }                                                                                                      \
+    ATTNX_INLINE real R##_sum(real v) { return v; }                                                        \
+    ATTNX_INLINE real R##_hmax(real v) { return v; }                                                       \
+    ATTNX_INLINE void R##_transpose(real *r) { (void)r; }
+
+SCALAR_WORDS(f32, float, uint32_t, int32_t, 127, 23, 12582912.0f)
+SCALAR_WORDS(f64, double, uint64_t, int64_t, 1023, 52, 6755399441055744.0)
+#undef SCALAR_WORDS
+
+/* Rows x vectors of a tile: what a compiler keeps in 16 scalar registers. */
+enum { SCORE_ROWS = 4, SCORE_VECS = 2, VALUE_ROWS = 2, VALUE_VECS = 4 };
