@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
 TRIPLE_QUOTED = re.compile(r'"""(.*?)"""', re.DOTALL)
+FOLDERS = ("src", "attnx", "tests", "asv_bench", "tools", "docs", "examples")
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+)?c?import\s+([\w., ]+)", re.MULTILINE)
 
 
@@ -24,6 +26,37 @@ class Function(NamedTuple):
     name: str
     lines: int  # without the docstring: a public one may be as long as it needs to be
     parameters: int  # C: all; Python: those that can be given by position
+
+
+def committed(root: Path) -> list[Path]:
+    """Return the files under version control (in a tree without it: all files)."""
+    if (root / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
+        )
+        paths = [root / name for name in listed.stdout.split("\0") if name]
+    else:
+        paths = list(root.rglob("*"))
+    return [path for path in paths if path.is_file()]
+
+
+def tree(root: Path, *suffixes: str) -> list[Path]:
+    """Return the source files with one of the suffixes; what a build makes is not among them."""
+    folders = [root / name for name in FOLDERS]
+    paths = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix in suffixes]
+    return [
+        path
+        for path in [*paths, *(p for p in root.glob("*.py") if p.suffix in suffixes)]
+        if not (path.suffix == ".c" and "_core" in path.parts)
+        and not any(part.startswith((".", "build")) for part in path.relative_to(root).parts)
+    ]
+
+
+def c_sources(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name inside src/ and the code, without comments, of each C file."""
+    for path in tree(root, ".c", ".h", ".inc"):
+        if path.is_relative_to(root / "src"):
+            yield path.relative_to(root / "src").as_posix(), c_code(path.read_text())
 
 
 def blank(text: str) -> str:
@@ -151,3 +184,13 @@ def cython_imports(path: Path) -> set[str]:
     for source, names in CYTHON_IMPORT.findall(cython_code(path.read_text())):
         found |= {source} if source else {name.split()[0] for name in names.split(",")}
     return found
+
+
+def functions(root: Path) -> Iterator[Function]:
+    """Yield every function of the tree."""
+    for path in tree(root, ".py"):
+        yield from python_functions(path)
+    for path in tree(root, ".pyx", ".pxd"):
+        yield from cython_functions(path)
+    for path in tree(root, ".c", ".h"):
+        yield from c_functions(path)

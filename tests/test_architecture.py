@@ -11,6 +11,7 @@ from pathlib import Path
 
 import architecture_rules as rules
 import pytest
+import source_text as source
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +39,7 @@ def test_rule_holds(rule: rules.Rule) -> None:
     assert list(rule(ROOT)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 def test_no_kernel_has_a_large_frame() -> None:
     assert list(rules.frames(ROOT)) == []
@@ -45,10 +47,10 @@ def test_no_kernel_has_a_large_frame() -> None:
 
 def test_the_rules_read_the_sources() -> None:
     """A rule about files that are not found would hold for ever."""
-    assert {name.split("/")[0] for name, _ in rules.c_sources(ROOT)} >= {"simd", "kernels", "isa"}
+    assert {name.split("/")[0] for name, _ in source.c_sources(ROOT)} >= {"simd", "kernels", "isa"}
     assert len(rules.python_graph(ROOT)) > 5
-    assert rules.tree(ROOT, ".pyx")
-    assert {f.path.suffix for f in rules.functions(ROOT)} >= {".py", ".pyx", ".c", ".h"}
+    assert source.tree(ROOT, ".pyx")
+    assert {f.path.suffix for f in source.functions(ROOT)} >= {".py", ".pyx", ".c", ".h"}
     assert len(rules.public_names(ROOT)["attnx"]) > 5
 
 
