@@ -15,7 +15,7 @@ def with_weights(layer: Any) -> Any:
     """Give a layer weights of the size that training leaves them."""
     rng = np.random.default_rng(0)
     state = {
-        name: (rng.standard_normal(array.shape) / np.sqrt(array.shape[-1])).astype(np.float32)
+        name: rng.standard_normal(array.shape, np.float32) / np.float32(array.shape[-1] ** 0.5)
         for name, array in layer.state_dict().items()
     }
     layer.load_state_dict(state)
@@ -23,7 +23,7 @@ def with_weights(layer: Any) -> Any:
 
 
 def draw(shape: Shape) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    return np.random.default_rng(1).standard_normal(shape, np.float32)
 
 
 class MultiHeadAttention:
@@ -65,7 +65,7 @@ class LayersMemory:
 
     def setup(self) -> None:
         self.layer = with_weights(attnx.layers.MultiHeadAttention(768, 12))
-        self.x = draw((8, 128, 768))
+        self.x = draw((32, 128, 768))
 
     def peakmem_reference(self) -> None:
         pass
