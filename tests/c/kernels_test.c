@@ -49,10 +49,8 @@ static double get(const struct cells *c, ptrdiff_t i) {
 }
 
 static void put(const struct cells *c, ptrdiff_t i, double x) {
-    if (c->f64)
-        ((double *)c->data)[i] = x;
-    else
-        ((float *)c->data)[i] = (float)x;
+    if (c->f64) ((double *)c->data)[i] = x;
+    else ((float *)c->data)[i] = (float)x;
 }
 
 static struct cells make(int f64, ptrdiff_t count) {
@@ -104,10 +102,8 @@ static void test_softmax(int f64, ptrdiff_t items, int masked, ptrdiff_t step) {
     uint8_t *mask = allocate((size_t)(ROWS * items));
     for (ptrdiff_t i = 0; i < ROWS * items; i++) {
         mask[i] = i / items != 1 && random_number() > 0; /* row 1 sees nothing */
-        if (masked && !mask[i])
-            put(&x, i * step, NAN);
-        else
-            put(&x, i * step, 8 * get(&x, i * step));
+        if (masked && !mask[i]) put(&x, i * step, NAN);
+        else put(&x, i * step, 8 * get(&x, i * step));
     }
     const struct attnx_softmax args = {
         x.data, masked ? mask : NULL, out.data, 1, shape, strides, mask_strides, strides, ROWS, items, step, 1, step};
@@ -375,10 +371,8 @@ static void report(const char *kernel) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "brief") == 0)
-        stride = 3;
-    else if (argc > 1)
-        return fprintf(stderr, "usage: kernels_test [brief]\n"), 2;
+    if (argc == 2 && strcmp(argv[1], "brief") == 0) stride = 3;
+    else if (argc > 1) return fprintf(stderr, "usage: kernels_test [brief]\n"), 2;
     const char *name;
     for (int i = 0; (name = attnx_isa_available(i)) != NULL; i++) {
         if (attnx_isa_force(name) != ATTNX_OK) return printf("FAIL %s cannot be chosen\n", name), 1;
