@@ -25,7 +25,7 @@ ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return _mm512_min_ps(a, b); }
 ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return _mm512_fmadd_ps(a, b, c); }
 ATTNX_INLINE f32_v f32_round(f32_v v) { return _mm512_roundscale_ps(v, 0x08); }
 ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
-    const __mmask16 normal = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
+    const __mmask16 normal = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
     return _mm512_maskz_scalef_ps(normal, v, n);
 }
 ATTNX_INLINE f32_v f32_abs(f32_v v) { return _mm512_abs_ps(v); }
@@ -94,7 +94,7 @@ ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return _mm512_min_pd(a, b); }
 ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return _mm512_fmadd_pd(a, b, c); }
 ATTNX_INLINE f64_v f64_round(f64_v v) { return _mm512_roundscale_pd(v, 0x08); }
 ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
-    const __mmask8 normal = _mm512_cmp_pd_mask(n, _mm512_set1_pd(-1022.0), _CMP_GE_OQ);
+    const __mmask8 normal = _mm512_cmp_pd_mask(n, _mm512_set1_pd(-1022.0), _CMP_NLT_UQ);
     return _mm512_maskz_scalef_pd(normal, v, n);
 }
 ATTNX_INLINE f64_v f64_abs(f64_v v) { return _mm512_abs_pd(v); }
