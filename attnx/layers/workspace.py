@@ -59,13 +59,13 @@ class Workspace:
     def _view(self, rows: int) -> None:
         result, other, attended, projected, hidden = self._capacity
         self.result, self.other, self.attended = result[:rows], other[:rows], attended[:rows]
-        heads = projected.shape[1] // 3
+        heads, head_dim = projected.shape[1] // 3, projected.shape[2]
         projected = projected[:rows]
         self.query = projected[:, :heads]
         self.key = projected[:, heads : 2 * heads]
         self.value = projected[:, 2 * heads :]
-        self.projected = projected.reshape(rows, -1)
-        self.attended_heads = self.attended.reshape(rows, heads, -1)
+        self.projected = projected.reshape(rows, 3 * heads * head_dim)
+        self.attended_heads = self.attended.reshape(rows, heads, head_dim)
         self.chunks: list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]] = [
             (
                 self.result[begin : begin + _CHUNK],
