@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attnx._core._arrays import plain
+
 Array = NDArray[Any]
 
 _FLOAT32, _FLOAT64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
@@ -21,7 +23,7 @@ _FLOATS = {_FLOAT32, _FLOAT64}
 
 
 class Attention(NamedTuple):
-    """One attention call; arrays end in (head, row, item), whatever layout the caller used."""
+    """One attention call; arrays end in (head, row, item), whatever layout and number of axes the caller used."""
 
     query: Array
     key: Array
@@ -41,6 +43,7 @@ class Attention(NamedTuple):
     value_dim: int
     scale: float
     causal: bool
+    one_head: bool  # no array had an axis of heads, so the result has none
 
 
 def array(name: str, x: ArrayLike) -> Array:
@@ -152,13 +155,25 @@ def mask(name: str, x: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype
             raise TypeError(
                 f"{name} must be bool (True: may attend) or float (added to the scores), got {a.dtype}"
             )
-        a = a.astype(dtype, copy=not a.flags.aligned) if a.dtype != dtype or not a.flags.aligned else a
+        if a.dtype != dtype:
+            a = _cast(a, dtype)
+        elif not a.flags.aligned:
+            a = a.copy()
     fits = a.ndim <= len(shape) and all(
         n in (1, m) for n, m in zip(a.shape[::-1], shape[::-1], strict=False)
     )
     if not fits:
         raise ValueError(f"{name} must broadcast to {shape}, got shape {a.shape}")
     return a
+
+
+def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a in another float type; what is finite stays finite, since -inf hides and -1e300 does not."""
+    with np.errstate(over="ignore"):
+        cast = a.astype(dtype)
+    grown = np.isinf(cast) & np.isfinite(a)
+    cast[grown] = np.copysign(np.finfo(dtype).max, cast[grown])
+    return cast
 
 
 def output(name: str, x: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Array | None]) -> Array:
@@ -208,10 +223,12 @@ def writable(out: Array) -> Array:
 
 def heads_first(name: str, x: ArrayLike, swap: bool) -> Array:
     """Return a float array of at least three axes that ends in (head, row, item)."""
+    if plain(x):
+        return x.swapaxes(-3, -2) if swap else x  # type: ignore[return-value, union-attr]
     a = floats(name, x)
-    if a.ndim < 3:
-        if a.ndim < 2:
-            raise ValueError(f"{name} must have at least 2 axes (rows, dim), got shape {a.shape}")
+    if a.ndim < 2:
+        raise ValueError(f"{name} must have at least 2 axes (rows, dim), got shape {a.shape}")
+    if a.ndim == 2:
         return a[np.newaxis]
     return a.swapaxes(-3, -2) if swap else a
 
@@ -237,25 +254,30 @@ def attention(
     layout: str,
 ) -> Attention:
     """Check an attention call on dense arrays; a value of None asks for the weights."""
-    swap = swapped(layout)
+    swap = layout != "bhld" and swapped(layout)
     query, key = heads_first("query", arrays[0], swap), heads_first("key", arrays[1], swap)
-    value = None if arrays[2] is None else heads_first("value", arrays[2], swap)
-    heads, group, head_dim, value_dim = _dims(query, key, value)
-    key_len, query_len = key.shape[-2], query.shape[-2]
-    if value is not None and value.shape[-2] != key_len:
-        raise ValueError(f"value must have the {key_len} rows of key, got {value.shape[-2]}")
-    batch = query.shape[:-3]
-    if key.shape[:-3] != batch or (value is not None and value.shape[:-3] != batch):
+    value = key if arrays[2] is None else heads_first("value", arrays[2], swap)
+    query_shape, key_shape, value_shape = query.shape, key.shape, value.shape
+    batch = query_shape[:-3]
+    heads, query_len, head_dim = query_shape[-3:]
+    _, key_len, value_dim = value_shape[-3:]
+    group = _group(query, key, value)
+    if key_shape[-2] != key_len:
+        raise ValueError(f"value must have the {key_shape[-2]} rows of key, got {key_len}")
+    if key_shape[:-3] != batch or value_shape[:-3] != batch:
         batch = _broadcast(query, key, value)
-    attn_mask = mask("attn_mask", attn_mask, (*batch, heads, query_len, key_len), query.dtype)
+    one_head = query is not arrays[0] and all(x is None or np.ndim(x) == 2 for x in arrays)
+    if attn_mask is not None:
+        attn_mask = mask("attn_mask", attn_mask, (*batch, heads, query_len, key_len)[one_head:], query.dtype)
     return Attention(
-        query, key, value, attn_mask, batch, None, None,
-        lengths("query_lengths", query_lengths, batch, query_len),
-        lengths("key_lengths", key_lengths, batch, key_len),
-        offsets("query_offset", query_offset, batch),
+        query, key, None if arrays[2] is None else value, attn_mask, batch, None, None,
+        None if query_lengths is None else lengths("query_lengths", query_lengths, batch, query_len),
+        None if key_lengths is None else lengths("key_lengths", key_lengths, batch, key_len),
+        None if query_offset == 0 and type(query_offset) is int else offsets("query_offset", query_offset, batch),
         heads, group, query_len, key_len, head_dim, value_dim,
         default_scale(head_dim) if scale is None else real("scale", scale),
         is_causal if type(is_causal) is bool else boolean("is_causal", is_causal),
+        one_head,
     )  # fmt: skip
 
 
@@ -275,7 +297,8 @@ def packed_attention(
     if value.shape[0] != key.shape[0]:
         raise ValueError(f"value must have the {key.shape[0]} rows of key, got {value.shape[0]}")
     query, key, value = query.swapaxes(0, 1), key.swapaxes(0, 1), value.swapaxes(0, 1)
-    heads, group, head_dim, value_dim = _dims(query, key, value)
+    heads, head_dim, value_dim = query.shape[0], query.shape[2], value.shape[2]
+    group = _group(query, key, value)
     query_starts = row_starts("query_starts", starts[0], query.shape[1])
     key_starts = query_starts if starts[1] is starts[0] and query.shape[1] == key.shape[1] else row_starts("key_starts", starts[1], key.shape[1])
     if len(key_starts) != len(query_starts):
@@ -287,6 +310,7 @@ def packed_attention(
         heads, group, longest(query_starts), longest(key_starts), head_dim, value_dim,
         default_scale(head_dim) if scale is None else real("scale", scale),
         is_causal if type(is_causal) is bool else boolean("is_causal", is_causal),
+        False,
     )  # fmt: skip
 
 
@@ -311,24 +335,26 @@ def longest(starts: Array) -> int:
     return int((starts[1:] - starts[:-1]).max(initial=0))
 
 
-def _dims(query: Array, key: Array, value: Array | None) -> tuple[int, int, int, int]:
-    """Return H, H // G, E and D."""
-    if key.dtype is not query.dtype:
+def _group(query: Array, key: Array, value: Array) -> int:
+    """Return H // G, once dtypes, head dims and heads agree."""
+    if key.dtype is not query.dtype or value.dtype is not query.dtype:
         same_dtype("key", key, query.dtype)
-    if value is not None and value.dtype is not query.dtype:
         same_dtype("value", value, query.dtype)
-    heads, kv_heads, head_dim = query.shape[-3], key.shape[-3], query.shape[-1]
+    heads, head_dim = query.shape[-3], query.shape[-1]
+    kv_heads = key.shape[-3]
     if key.shape[-1] != head_dim:
         raise ValueError(f"key must have the head dim of query ({head_dim}), got {key.shape[-1]}")
-    if value is not None and value.shape[-3] != kv_heads:
+    if value.shape[-3] != kv_heads:
         raise ValueError(f"value must have the {kv_heads} heads of key, got {value.shape[-3]}")
-    if heads != kv_heads and (kv_heads == 0 or heads % kv_heads):
+    if heads == kv_heads:
+        return 1
+    if kv_heads == 0 or heads % kv_heads:
         raise ValueError(f"key must have a number of heads that divides query's {heads}, got {kv_heads}")
-    return heads, heads // kv_heads if kv_heads else 1, head_dim, head_dim if value is None else value.shape[-1]
+    return heads // kv_heads
 
 
-def _broadcast(query: Array, key: Array, value: Array | None) -> tuple[int, ...]:
-    shapes = [a.shape[:-3] for a in (query, key, value) if a is not None]
+def _broadcast(query: Array, key: Array, value: Array) -> tuple[int, ...]:
+    shapes = [a.shape[:-3] for a in (query, key, value)]
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:

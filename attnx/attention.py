@@ -130,7 +130,7 @@ def scaled_dot_product_attention(
         (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
     )  # fmt: skip
-    return _attend(call, out, return_lse, layout, _one_head((query, key, value)), num_threads)
+    return _attend(call, out, return_lse, layout, num_threads)
 
 
 def attention_weights(
@@ -189,7 +189,7 @@ def attention_weights(
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
     )  # fmt: skip
     shape: tuple[int, ...] = (*call.batch_shape, call.heads, call.query_len, call.key_len)
-    single = _one_head((query, key))
+    single = call.one_head
     result = _check.output("out", out, shape[1:] if single else shape, call.query.dtype, (call.query, call.key, call.mask))
     target = _check.writable(result)
     if result.size:
@@ -279,31 +279,25 @@ def varlen_attention(
     return result if lse is None else (result, lse)
 
 
-def _one_head(arrays: tuple[ArrayLike, ...]) -> bool:
-    """Whether all arrays have two axes, so the result has two."""
-    for x in arrays:
-        if np.ndim(x) != 2:
-            return False
-    return True
-
-
 def _attend(
-    call: _check.Attention, out: Array | None, return_lse: bool, layout: str, single: bool, num_threads: int | None
+    call: _check.Attention, out: Array | None, return_lse: bool, layout: str, num_threads: int | None
 ) -> Array | tuple[Array, Array]:
-    batch, heads, rows, dim = call.batch_shape, call.heads, call.query_len, call.value_dim
+    query, batch, heads, rows, dim = call.query, call.batch_shape, call.heads, call.query_len, call.value_dim
     swap = layout == "blhd"
     shape: tuple[int, ...] = (*batch, rows, heads, dim) if swap else (*batch, heads, rows, dim)
-    if single:
+    if call.one_head:
         shape = (rows, dim)
-    dtype = call.query.dtype
-    result = _check.output("out", out, shape, dtype, (call.query, call.key, call.value, call.mask))
-    target = result if out is None else _check.writable(result)
-    lse = np.empty((*batch, heads, rows), dtype) if return_lse else None
+    if out is None:
+        result = target = np.empty(shape, query.dtype)
+    else:
+        result = _check.output("out", out, shape, query.dtype, (query, call.key, call.value, call.mask))
+        target = _check.writable(result)
+    lse = np.empty((*batch, heads, rows), query.dtype) if return_lse else None
     if result.size or (lse is not None and lse.size):
-        to = target[np.newaxis] if single else target.swapaxes(-3, -2) if swap else target
+        to = target[np.newaxis] if call.one_head else target.swapaxes(-3, -2) if swap else target
         _attention.attention(call, to, lse, threads_for(num_threads))
     if target is not result:
         result[...] = target
     if lse is None:
         return result
-    return result, lse[0] if single else lse
+    return result, lse[0] if call.one_head else lse

@@ -111,14 +111,15 @@ def tolerance(
 
     ``truth`` is the oracle one precision up and ``plain`` the oracle in ``dtype``. Plain NumPy may
     be exact by luck on a few numbers, so there is a floor of some roundings of the values and of
-    the scores behind them; ``strict`` lowers it to one rounding of the largest value.
+    the scores behind them. ``strict`` is for outputs of thousands of numbers: it lowers the floor
+    to two roundings of the largest value, and leaves the root mean square almost none.
     """
     eps = float(np.finfo(np.dtype(dtype)).eps)
     times = 2.0 if length <= 2048 else 3.0
     largest, rms = _errors(plain, truth)
-    roundings = 1.0 if strict else 2.0 * (1.0 + min(score_max, 16.0))
-    floor = eps * value_max * roundings
-    bound = Tolerance(max(times * largest, floor), max(times * rms, floor / 2.0))
+    floor = eps * value_max * (2.0 if strict else 2.0 * (1.0 + min(score_max, 16.0)))
+    rms_floor = floor / 40.0 if strict else floor / 4.0
+    bound = Tolerance(max(times * largest, floor), max(times * rms, rms_floor))
     if score_max > 16.0:
         return bound
     ceiling = 4e-6 * value_max * (eps / float(np.finfo(np.float32).eps))

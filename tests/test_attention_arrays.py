@@ -38,6 +38,13 @@ def unaligned(x: Array) -> Array:
     return shifted
 
 
+def field_of_records(x: Array) -> Array:
+    """Return equal numbers whose strides are no multiple of their size."""
+    records = np.zeros(x.shape, np.dtype([("flag", "u1"), ("number", x.dtype)]))
+    records["number"] = x
+    return records["number"]
+
+
 def shifted_by_elements(x: Array, count: int) -> Array:
     """Return equal numbers that start ``count`` elements into their memory."""
     room = np.empty(x.size + count, x.dtype)
@@ -58,6 +65,7 @@ STRIDES: dict[str, Any] = {
     "fortran": np.asfortranarray,
     "transposed": lambda x: np.ascontiguousarray(x.swapaxes(2, 3)).swapaxes(2, 3),
     "unaligned": unaligned,
+    "records": field_of_records,
     "shifted": lambda x: shifted_by_elements(x, 3),
     "read_only": read_only,
     "bytes": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
@@ -180,7 +188,7 @@ def test_empty_axes(isa: str, dtype: DTypeLike, layout: str, empty: str) -> None
 
 @pytest.mark.parametrize("layout", ["bhld", "blhd"])
 @pytest.mark.parametrize(
-    "way", ["plain", "spread2", "reversed1", "spread3", "unaligned", "shifted"]
+    "way", ["plain", "spread2", "reversed1", "spread3", "unaligned", "records", "shifted"]
 )
 def test_out(isa: str, dtype: DTypeLike, layout: str, way: str) -> None:
     args = make_qkv(11, 50, value_dim=13, dtype=dtype, layout=layout)

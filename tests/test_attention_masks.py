@@ -49,6 +49,23 @@ def test_masks_with_every_other_restriction(isa: str, dtype: DTypeLike, keys: in
         both(args, mask, is_causal=True, query_offset=keys - 19, key_lengths=[keys, keys // 2])
 
 
+def test_a_float_mask_of_the_other_width(isa: str, dtype: DTypeLike) -> None:
+    """It is rounded to the query's dtype; what is finite stays a number, without a warning."""
+    other = np.float64 if dtype == np.float32 else np.float32
+    args = make_qkv(QUERIES, KEYS, dtype=dtype)
+    mask = np.random.default_rng(5).standard_normal((QUERIES, KEYS)).astype(np.float32)
+    out = attnx.scaled_dot_product_attention(*args, mask.astype(other))
+    assert_same_bits(out, attnx.scaled_dot_product_attention(*args, mask.astype(dtype)))
+    mask = np.where(mask > 0, 0.0, np.finfo(other).min).astype(other)
+    hidden = attnx.scaled_dot_product_attention(*args, mask)
+    by_bool = attnx.scaled_dot_product_attention(*args, mask == 0)
+    np.testing.assert_allclose(hidden, by_bool, rtol=0, atol=16 * np.finfo(dtype).eps)
+    mask[...] = np.finfo(other).min
+    out = attnx.scaled_dot_product_attention(*args, mask)
+    mean = np.broadcast_to(args[2].mean(2, keepdims=True), out.shape)
+    np.testing.assert_allclose(out, mean, atol=1e-6)
+
+
 def test_mask_memory_does_not_matter(isa: str) -> None:
     args = make_qkv(QUERIES, KEYS)
     rng = np.random.default_rng(2)

@@ -117,9 +117,9 @@ def test_floating_point_mode_is_left_alone(name: str) -> None:
     script = """
 results, modes = [], []
 subnormal = [x * np.float32(1e-39) for x in small[2:]]
+low = np.linspace(-104, 0, 3000, dtype=np.float32).reshape(3, 1000)
 def all_of_it(threads):
     out = attnx.scaled_dot_product_attention(*small[:2], *subnormal, num_threads=threads)
-    low = np.linspace(-104, 0, 3000, dtype=np.float32).reshape(3, 1000)
     return out.tobytes() + attnx.softmax(low, num_threads=threads).tobytes() + compute(threads)
 normal = get()
 wanted = all_of_it(1)

@@ -183,7 +183,7 @@ enum { K(row_blocks) = 4, K(packed_most) = 32768 };
 
 static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = args;
-    const ptrdiff_t q = K(block_queries), heads = a->batch * a->heads, stride = (a->value_dim + V(width)) / V(width) * V(width);
+    const ptrdiff_t q = K(block_queries), heads = a->batch * a->heads, stride = (a->value_dim + V(width) - 1) / V(width) * V(width);
     ptrdiff_t blocks = K(row_blocks);
     while (blocks > 1 && (blocks * q * a->head_dim > K(packed_most) * 2 ||
                           heads * ((a->query_len + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
@@ -197,7 +197,7 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
 static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
     const struct attnx_attention *a = args;
     const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q;
-    const ptrdiff_t chunks = (a->query_len + most - 1) / most, stride = (a->value_dim + w) / w * w;
+    const ptrdiff_t chunks = (a->query_len + most - 1) / most, stride = (a->value_dim + w - 1) / w * w;
     const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
     const struct K(head) head = K(head_at)(a, entry / a->heads, entry % a->heads);
     real *s = scratch, *next = s + K(block_keys) * q;

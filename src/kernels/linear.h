@@ -10,24 +10,33 @@ enum {
     linear_tile = SCORE_ROWS
 };
 
+/* The end of a tile: sums go through memory, so that one loop serves every tile; unrolled over the accumulators it was
+ * 1,100 instructions a tile shape. */
+static void linear_end(const struct attnx_linear *a, ptrdiff_t row, ptrdiff_t column, const float *sums, int rows,
+                       int vecs) {
+    for (int c = 0; c < vecs; c++, column += f32_width, sums += f32_width) {
+        const ptrdiff_t left = a->outs - column, n = left < f32_width ? left : f32_width;
+        const f32_v bias = a->bias ? f32_load_n(a->bias + column, n) : f32_set1(0);
+        for (int r = 0; r < rows; r++) {
+            f32_v y = activate(f32_add(f32_load(sums + r * ATTNX_PANEL), bias), a->activation);
+            if (a->residual) y = f32_add(y, f32_load_n(a->residual + (row + r) * a->residual_row + column, n));
+            f32_store_n(a->out + (row + r) * a->out_row + column, y, n);
+        }
+    }
+}
+
 ATTNX_INLINE void linear_tile_run(const struct attnx_linear *a, ptrdiff_t row, ptrdiff_t column, const float *panel,
                                   const int rows, const int vecs) {
+    float sums[linear_tile * ATTNX_PANEL];
     tile_f32 acc;
     const float *x = a->x + row * a->x_row;
     tile_sum_f32((struct broadcast_f32){x, a->x_row, 1}, (struct vectors_f32){panel, ATTNX_PANEL, 0}, a->in, rows, vecs, acc);
-    const ptrdiff_t left = a->outs - column;
     ATTNX_UNROLL
-    for (int c = 0; c < vecs; c++) {
-        const ptrdiff_t n = left - c * f32_width < f32_width ? left - c * f32_width : f32_width;
-        const f32_v bias = a->bias ? f32_load_n(a->bias + column + c * f32_width, n) : f32_set1(0);
+    for (int r = 0; r < rows; r++) {
         ATTNX_UNROLL
-        for (int r = 0; r < rows; r++) {
-            f32_v y = activate(f32_add(acc[r][c], bias), a->activation);
-            const ptrdiff_t at = column + c * f32_width;
-            if (a->residual) y = f32_add(y, f32_load_n(a->residual + (row + r) * a->residual_row + at, n));
-            f32_store_n(a->out + (row + r) * a->out_row + at, y, n);
-        }
+        for (int c = 0; c < vecs; c++) f32_store(sums + r * ATTNX_PANEL + c * f32_width, acc[r][c]);
     }
+    linear_end(a, row, column, sums, rows, vecs);
 }
 
 ATTNX_INLINE void linear_columns(const struct attnx_linear *a, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
