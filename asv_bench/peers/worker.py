@@ -53,13 +53,12 @@ def measure(call: Callable[[], Any], seconds: float) -> float:
     """Return the mean time of one call, over calls that fill `seconds` (one call at least)."""
     clock = time.perf_counter
     best, begin = math.inf, clock()
-    while True:
+    while clock() - begin < WARM_UP * seconds:
         start = clock()
         call()
-        stop = clock()
-        best = min(best, stop - start)
-        if stop - begin >= WARM_UP * seconds:
-            break
+        best = min(best, clock() - start)
+    if best >= seconds:  # so long a call needs no warming up
+        return best
     count = max(1, math.ceil(seconds / best))
     begin = clock()
     for _ in range(count):
