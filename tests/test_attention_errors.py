@@ -75,7 +75,7 @@ def test_wider_keys_or_values_than_the_query(name: str) -> None:
     ],
 )
 def test_shapes(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="query|key|value"):
+    with pytest.raises(ValueError, match=r"query|key|value"):
         attention(**qkv(**{name: np.zeros(shape, np.float32)}))
 
 
