@@ -1,7 +1,7 @@
 """attnx: attention for Python services without a GPU. NumPy in, NumPy out.
 
-Functions compute on arrays; `attnx.layers` holds weights and calls them; `attnx.models` reads whole models; `attnx.view`
-shows what they attend to. The last three are loaded at first use.
+Functions compute on arrays; `attnx.layers` holds weights and calls them; `attnx.models` reads whole models;
+`attnx.view` shows what they attend to. The last three are loaded at first use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from attnx.attention import attention_weights, scaled_dot_product_attention, varlen_attention
+from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.runtime import (
     available_isas,
     force_isa,
@@ -19,11 +19,18 @@ from attnx.runtime import (
     show_config,
 )
 from attnx.softmax import softmax
+from attnx.varlen import varlen_attention
 
 __version__ = "0.1.0"
 
 _MODULES = ("layers", "models", "view")
-_LAYERS = ("LayerNorm", "Linear", "MultiHeadAttention", "TransformerEncoder", "TransformerEncoderLayer")
+_LAYERS = (
+    "LayerNorm",
+    "Linear",
+    "MultiHeadAttention",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+)
 
 __all__ = [
     "LayerNorm",

@@ -1,19 +1,21 @@
-"""Scaled dot-product attention, its weights, and the same over packed rows."""
+"""Scaled dot-product attention, and its weights."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from attnx import _check
+from attnx import _attention_call, _check
 from attnx._core import _attention
 from attnx.runtime import threads_for
 
-__all__ = ["attention_weights", "scaled_dot_product_attention", "varlen_attention"]
+if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
+    from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[Any]
+    Array = NDArray[Any]
+
+__all__ = ["attention_weights", "scaled_dot_product_attention"]
 
 
 @overload
@@ -84,7 +86,7 @@ def scaled_dot_product_attention(
         Position of the first query, one number or one a batch entry. 0 aligns the first query with the first key (as
         PyTorch does for L != S), S - L the last with the last.
     key_lengths, query_lengths : array_like of int, optional
-        The shape of the batch axes. Keys past their length are not read; queries past theirs are not computed and give 0.
+        The shape of the batch axes. Keys past their length are not read; queries past theirs give 0.
     scale : float, optional
         Default 1 / sqrt(E).
     layout : {"bhld", "blhd"}
@@ -126,7 +128,7 @@ def scaled_dot_product_attention(
            [0.36, 0.64, 0.  ],
            [0.26, 0.26, 0.47]], dtype=float32)
     """
-    call = _check.attention(
+    call = _attention_call.dense(
         (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
     )  # fmt: skip
@@ -184,105 +186,43 @@ def attention_weights(
     >>> attnx.attention_weights(query, key, is_causal=True).sum(axis=-1)
     array([1., 1., 1.], dtype=float32)
     """
-    call = _check.attention(
+    call = _attention_call.dense(
         (query, key, None), attn_mask, is_causal=is_causal, query_offset=query_offset,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
     )  # fmt: skip
     shape: tuple[int, ...] = (*call.batch_shape, call.heads, call.query_len, call.key_len)
     single = call.one_head
-    result = _check.output("out", out, shape[1:] if single else shape, call.query.dtype, (call.query, call.key, call.mask))
+    result = _check.output(
+        "out",
+        out,
+        shape[1:] if single else shape,
+        call.query.dtype,
+        (call.query, call.key, call.mask),
+    )
     target = _check.writable(result)
     if result.size:
-        _attention.attention(call, target[np.newaxis] if single else target, None, threads_for(num_threads))
+        _attention.attention(
+            call, target[np.newaxis] if single else target, None, threads_for(num_threads)
+        )
     if target is not result:
         result[...] = target
     return result
 
 
-def varlen_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_starts: ArrayLike,
-    key_starts: ArrayLike,
-    *,
-    is_causal: bool = False,
-    query_offset: ArrayLike = 0,
-    scale: float | None = None,
-    return_lse: bool = False,
-    out: Array | None = None,
-    num_threads: int | None = None,
-) -> Array | tuple[Array, Array]:
-    """Return the attention of B sequences whose rows are packed one after the other, without padding.
-
-    Parameters
-    ----------
-    query : array_like
-        (rows of all sequences, H, E), float32 or float64.
-    key : array_like
-        (rows of all sequences, G, E) with H a multiple of G.
-    value : array_like
-        (rows of all sequences, G, D).
-    query_starts, key_starts : array_like of int
-        (B + 1,): sequence b has the rows starts[b] to starts[b + 1]. From 0 to the number of rows, never falling.
-    is_causal : bool
-        Query i of a sequence sees the keys j <= i + query_offset of its sequence.
-    query_offset : int or array_like of int
-        Position of the first query, one number or one a sequence.
-    scale : float, optional
-        Default 1 / sqrt(E).
-    return_lse : bool
-        Also return the natural log of the softmax's denominator.
-    out : ndarray, optional
-        Takes the result; may not overlap an input.
-    num_threads : int, optional
-        At most so many threads; default `get_num_threads`.
-
-    Returns
-    -------
-    out : ndarray
-        (rows, H, D) in the dtype of query.
-    lse : ndarray
-        (rows, H), only with `return_lse`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong type, shape or range; the message names it.
-
-    Notes
-    -----
-    The rows of a sequence have the bits of `scaled_dot_product_attention` on that sequence alone. FlashAttention's
-    ``flash_attn_varlen_func`` calls the starts cu_seqlens and aligns causal masks at the end; here that is
-    ``query_offset=key_lengths - query_lengths``.
-
-    Examples
-    --------
-    >>> import numpy as np, attnx
-    >>> rows = np.ones((5, 1, 4), np.float32)
-    >>> attnx.varlen_attention(rows, rows, rows, [0, 2, 5], [0, 2, 5]).shape
-    (5, 1, 4)
-    """
-    call = _check.packed_attention(
-        (query, key, value), (query_starts, key_starts), is_causal=is_causal, query_offset=query_offset, scale=scale
-    )
-    rows = call.query.shape[1]
-    result = _check.output("out", out, (rows, call.heads, call.value_dim), call.query.dtype, call[:3])
-    target = _check.writable(result)
-    lse = np.empty((rows, call.heads), call.query.dtype) if return_lse else None
-    if rows and call.heads:
-        _attention.attention(
-            call, target.swapaxes(0, 1), None if lse is None else lse.swapaxes(0, 1), threads_for(num_threads)
-        )
-    if target is not result:
-        result[...] = target
-    return result if lse is None else (result, lse)
-
-
 def _attend(
-    call: _check.Attention, out: Array | None, return_lse: bool, layout: str, num_threads: int | None
+    call: _attention_call.Attention,
+    out: Array | None,
+    return_lse: bool,
+    layout: str,
+    num_threads: int | None,
 ) -> Array | tuple[Array, Array]:
-    query, batch, heads, rows, dim = call.query, call.batch_shape, call.heads, call.query_len, call.value_dim
+    query, batch, heads, rows, dim = (
+        call.query,
+        call.batch_shape,
+        call.heads,
+        call.query_len,
+        call.value_dim,
+    )
     swap = layout == "blhd"
     shape: tuple[int, ...] = (*batch, rows, heads, dim) if swap else (*batch, heads, rows, dim)
     if call.one_head:
@@ -290,7 +230,9 @@ def _attend(
     if out is None:
         result = target = np.empty(shape, query.dtype)
     else:
-        result = _check.output("out", out, shape, query.dtype, (query, call.key, call.value, call.mask))
+        result = _check.output(
+            "out", out, shape, query.dtype, (query, call.key, call.value, call.mask)
+        )
         target = _check.writable(result)
     lse = np.empty((*batch, heads, rows), query.dtype) if return_lse else None
     if result.size or (lse is not None and lse.size):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attnx import _check
 from attnx._core import _linear
 from attnx._core._runtime import PANEL
 from attnx.runtime import threads_for
+
+if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
+    from numpy.typing import NDArray
 
 __all__ = ["PackedWeight", "linear", "pack_weight"]
 
@@ -19,7 +21,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 class PackedWeight:
-    """A weight (out_features, in_features) in the order in which the kernel reads it: panels of columns of its transpose."""
+    """A weight (out_features, in_features) in the order of the kernel: panels of columns of its transpose."""
 
     __slots__ = ("in_features", "out_features", "panels")
 
@@ -72,14 +74,22 @@ def linear(
     """
     rows = _rows("x", x, weight.in_features)
     shape = (*x.shape[:-1], weight.out_features)
-    if bias is not None and (bias.shape != (weight.out_features,) or bias.dtype != _FLOAT32 or bias.strides != (4,)):
-        raise ValueError(f"bias must be contiguous float32 of shape ({weight.out_features},), got {bias.dtype} {bias.shape}")
+    if bias is not None and (
+        bias.shape != (weight.out_features,) or bias.dtype != _FLOAT32 or bias.strides != (4,)
+    ):
+        raise ValueError(
+            f"bias must be contiguous float32 ({weight.out_features},), got {bias.dtype} {bias.shape}"
+        )
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must have shape {shape}, got {residual.shape}")
     if activation not in _ACTIVATIONS:
         raise ValueError(f'activation must be None, "relu" or "gelu", got {activation!r}')
     added = None if residual is None else _rows("residual", residual, weight.out_features)
-    result = np.empty(shape, np.float32) if out is None else _check.output("out", out, shape, _FLOAT32, (x, residual))
+    result = (
+        np.empty(shape, np.float32)
+        if out is None
+        else _check.output("out", out, shape, _FLOAT32, (x, residual))
+    )
     target = result if out is None or result.flags.c_contiguous else np.empty(shape, np.float32)
     if result.size:
         _linear.linear(
@@ -97,4 +107,10 @@ def _rows(name: str, x: NDArray[Any], items: int) -> NDArray[np.float32]:
     _check.same_dtype(name, a, _FLOAT32, "the layer")
     if not a.ndim or a.shape[-1] != items:
         raise ValueError(f"{name} must have shape (..., {items}), got {a.shape}")
-    return a if a.ndim == 2 else a.reshape(-1, items) if items else a.reshape(int(np.prod(a.shape[:-1])), 0)
+    return (
+        a
+        if a.ndim == 2
+        else a.reshape(-1, items)
+        if items
+        else a.reshape(int(np.prod(a.shape[:-1])), 0)
+    )

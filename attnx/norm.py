@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from attnx import _check
 from attnx._core import _norm
 from attnx.linear import _rows
 from attnx.runtime import threads_for
+
+if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
+    from numpy.typing import NDArray
 
 __all__ = ["layer_norm"]
 
@@ -29,15 +33,25 @@ def layer_norm(
     items = x.shape[-1] if x.ndim else 0
     rows = _rows("x", x, items)
     for name, a in (("weight", weight), ("bias", bias)):
-        if a is not None and (a.shape != (items,) or a.dtype != _FLOAT32 or (items > 1 and a.strides != (4,))):
-            raise ValueError(f"{name} must be contiguous float32 of shape ({items},), got {a.dtype} {a.shape}")
+        if a is not None and (
+            a.shape != (items,) or a.dtype != _FLOAT32 or (items > 1 and a.strides != (4,))
+        ):
+            raise ValueError(
+                f"{name} must be contiguous float32 of shape ({items},), got {a.dtype} {a.shape}"
+            )
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"residual must have the shape of x {x.shape}, got {residual.shape}")
     added = None if residual is None else _rows("residual", residual, items)
-    result = np.empty(x.shape, np.float32) if out is None else _check.output("out", out, x.shape, _FLOAT32, (x, residual))
-    target = result if out is None or result.flags.c_contiguous else np.empty(x.shape, np.float32)
+    result = (
+        np.empty(x.shape, np.float32)
+        if out is None
+        else _check.output("out", out, x.shape, _FLOAT32, (x, residual))
+    )
+    target = result if result.flags.c_contiguous else np.empty(x.shape, np.float32)
     if result.size:
-        _norm.layer_norm(rows, added, weight, bias, target.reshape(-1, items), eps, threads_for(num_threads))
+        _norm.layer_norm(
+            rows, added, weight, bias, target.reshape(-1, items), eps, threads_for(num_threads)
+        )
     if target is not result:
         result[...] = target
     return result

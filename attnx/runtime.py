@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from attnx._core import _runtime
-from attnx._core._runtime import available_isas, isa
 
-__all__ = ["available_isas", "force_isa", "get_num_threads", "isa", "set_num_threads", "show_config"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = [
+    "available_isas",
+    "force_isa",
+    "get_num_threads",
+    "isa",
+    "set_num_threads",
+    "show_config",
+]
+
+
+def isa() -> str:
+    """Return the name of the instruction set in use.
+
+    The first call chooses it: the one that the environment variable ``ATTNX_ISA`` names, else the best.
+
+    Returns
+    -------
+    str
+        One of `available_isas`.
+
+    Raises
+    ------
+    ValueError
+        If ``ATTNX_ISA`` names one that this machine does not have.
+
+    Examples
+    --------
+    >>> import attnx
+    >>> attnx.isa() in attnx.available_isas()
+    True
+    """
+    return _runtime.isa()
+
+
+def available_isas() -> tuple[str, ...]:
+    """Return the names of the instruction sets that this machine runs, from plain to best.
+
+    Returns
+    -------
+    tuple of str
+        Of "scalar", "avx2", "avx512" (x86-64) or "scalar", "neon" (AArch64).
+
+    Examples
+    --------
+    >>> import attnx
+    >>> attnx.available_isas()[0]
+    'scalar'
+    """
+    return _runtime.available_isas()
 
 
 @contextmanager
@@ -63,8 +109,8 @@ def get_num_threads() -> int:
     """Return the number of threads that a call uses where its ``num_threads`` is None.
 
     The first of these that is given: `set_num_threads`, the environment variables ``ATTNX_NUM_THREADS`` and
-    ``OMP_NUM_THREADS``; else the processors that the process may use by its affinity and by the CPU quotas of its control
-    groups. A later limit set through OpenMP (threadpoolctl) lowers it.
+    ``OMP_NUM_THREADS``; else the processors that the process may use by its affinity and by the CPU quotas of its
+    control groups. A later limit set through OpenMP (threadpoolctl) lowers it.
 
     Returns
     -------
@@ -138,6 +184,8 @@ def _default_threads() -> tuple[int, str]:
             return min(int(text), MOST_THREADS), variable
         if text and variable == "ATTNX_NUM_THREADS":
             raise ValueError(f"{variable} must be a whole number of at least 1, got {text!r}")
+    from pathlib import Path
+
     if hasattr(os, "sched_getaffinity"):
         count, reason = len(os.sched_getaffinity(0)), "CPU affinity"
     else:
@@ -164,7 +212,7 @@ def cgroup_cpus(root: Path, membership: Path) -> int | None:
         if controllers and not version1:
             continue
         base = root / ("cpu" if (root / "cpu").is_dir() else "cpu,cpuacct") if version1 else root
-        group = Path(path.lstrip("/"))
+        group = type(root)(path.lstrip("/"))
         for folder in [base, *(base / part for part in [group, *group.parents])]:
             quota = _quota_v1(folder) if version1 else _quota_v2(folder)
             if quota is not None:
@@ -214,12 +262,24 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f'mode must be "stdout" or "dicts", got {mode!r}')
+    import platform
+
+    import numpy as np
+
     from attnx import __version__
 
     threads = get_num_threads()
     config: dict[str, Any] = {
-        "SIMD": {"in use": isa(), "available": list(available_isas()), "ATTNX_ISA": os.environ.get("ATTNX_ISA")},
-        "Threads": {"default": threads, "because of": _Threads.reason, "processors": os.cpu_count()},
+        "SIMD": {
+            "in use": isa(),
+            "available": list(available_isas()),
+            "ATTNX_ISA": os.environ.get("ATTNX_ISA"),
+        },
+        "Threads": {
+            "default": threads,
+            "because of": _Threads.reason,
+            "processors": os.cpu_count(),
+        },
         "Versions": {
             "attnx": __version__,
             "numpy": np.__version__,

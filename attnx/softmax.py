@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from attnx import _check
 from attnx._core import _softmax
 from attnx.runtime import threads_for
+
+if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["softmax"]
 
@@ -74,7 +76,9 @@ def softmax(
         try:
             shown = np.broadcast_to(shown, a.shape)
         except ValueError:
-            raise ValueError(f"mask must broadcast to the shape of x {a.shape}, got {shown.shape}") from None
+            raise ValueError(
+                f"mask must broadcast to the shape of x {a.shape}, got {shown.shape}"
+            ) from None
     out = _check.output("out", out, a.shape, a.dtype, (a, shown))
     target = out if out.flags.aligned else np.empty(out.shape, out.dtype)
     if a.size:

@@ -19,7 +19,7 @@
 
 #include "cpu.h"
 
-enum { SPINS_FOR_A_JOB = 4000, SPINS_FOR_A_WORKER = 20000, KEPT_SCRATCH = 8 << 20 };
+enum { SPINS_FOR_A_JOB = 10000, SPINS_FOR_A_WORKER = 20000, KEPT_SCRATCH = 8 << 20 };
 enum gate { GATE_CLOSED, GATE_OPEN, GATE_ENTERED };
 
 struct job {
@@ -89,19 +89,23 @@ static void work(struct job *job, int worker) {
     }
 }
 
-/* Waits until the gate opens; 0 where the leader shall end. */
+/* Waits until the gate opens; 0 where the leader shall end. Whoever comes too late for a job spins again before it
+ * sleeps: a woken thread may be queued behind its busy caller for longer than the job lasts, and would else miss every
+ * job of a quick sequence. */
 static int leader_wait(void) {
-    for (int i = 0; i < SPINS_FOR_A_JOB; i++) {
-        if (atomic_load_explicit(&team.gate, memory_order_relaxed) == GATE_OPEN) return 1;
-        attnx_cpu_relax();
+    for (int go_on = 1; go_on;) {
+        for (int i = 0; i < SPINS_FOR_A_JOB; i++) {
+            if (atomic_load_explicit(&team.gate, memory_order_relaxed) == GATE_OPEN) return 1;
+            attnx_cpu_relax();
+        }
+        pthread_mutex_lock(&wake_mutex);
+        atomic_store(&team.sleeping, 1);
+        if (atomic_load(&team.gate) != GATE_OPEN && !team.quit) pthread_cond_wait(&wake, &wake_mutex);
+        atomic_store(&team.sleeping, 0);
+        go_on = !team.quit;
+        pthread_mutex_unlock(&wake_mutex);
     }
-    pthread_mutex_lock(&wake_mutex);
-    atomic_store(&team.sleeping, 1);
-    while (atomic_load(&team.gate) != GATE_OPEN && !team.quit) pthread_cond_wait(&wake, &wake_mutex);
-    atomic_store(&team.sleeping, 0);
-    const int go_on = !team.quit;
-    pthread_mutex_unlock(&wake_mutex);
-    return go_on;
+    return 0;
 }
 
 static void *lead(void *unused) {

@@ -2,4 +2,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-def attention(call: tuple[Any, ...], out: NDArray[Any], lse: NDArray[Any] | None, num_threads: int) -> None: ...
+def attention(
+    call: tuple[Any, ...], out: NDArray[Any], lse: NDArray[Any] | None, num_threads: int
+) -> None: ...

@@ -50,7 +50,7 @@ cdef int64_t *integers(object array) noexcept:
 
 
 def attention(call, np.ndarray out, np.ndarray lse, int num_threads):
-    """Run one attention call; `call` is a checked `attnx._check.Attention`, `lse` may be None."""
+    """Run one attention call; `call` is a checked `attnx._attention_call.Attention`, `lse` may be None."""
     (query, key, value, mask, batch_shape, query_starts, key_starts, query_lengths, key_lengths, query_offsets,
      heads, group, query_len, key_len, head_dim, value_dim, scale, causal, _) = call
     cdef attnx_attention args

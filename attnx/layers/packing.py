@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from attnx.attention import scaled_dot_product_attention, varlen_attention
+from attnx.attention import scaled_dot_product_attention
+from attnx.varlen import varlen_attention
 from attnx.layers.module import FloatArray
 from attnx.layers.workspace import Workspace
 

@@ -1,0 +1,107 @@
+"""Attention over packed rows of sequences of many lengths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnx import _attention_call, _check
+from attnx._core import _attention
+from attnx.runtime import threads_for
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+__all__ = ["varlen_attention"]
+
+
+def varlen_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_starts: ArrayLike,
+    key_starts: ArrayLike,
+    *,
+    is_causal: bool = False,
+    query_offset: ArrayLike = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array | tuple[Array, Array]:
+    """Return the attention of B sequences whose rows are packed one after the other, without padding.
+
+    Parameters
+    ----------
+    query : array_like
+        (rows of all sequences, H, E), float32 or float64.
+    key : array_like
+        (rows of all sequences, G, E) with H a multiple of G.
+    value : array_like
+        (rows of all sequences, G, D).
+    query_starts, key_starts : array_like of int
+        (B + 1,): sequence b has the rows starts[b] to starts[b + 1]. From 0 to the number of rows, never falling.
+    is_causal : bool
+        Query i of a sequence sees the keys j <= i + query_offset of its sequence.
+    query_offset : int or array_like of int
+        Position of the first query, one number or one a sequence.
+    scale : float, optional
+        Default 1 / sqrt(E).
+    return_lse : bool
+        Also return the natural log of the softmax's denominator.
+    out : ndarray, optional
+        Takes the result; may not overlap an input.
+    num_threads : int, optional
+        At most so many threads; default `get_num_threads`.
+
+    Returns
+    -------
+    out : ndarray
+        (rows, H, D) in the dtype of query.
+    lse : ndarray
+        (rows, H), only with `return_lse`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, shape or range; the message names it.
+
+    Notes
+    -----
+    The rows of a sequence have the bits of `scaled_dot_product_attention` on that sequence alone. FlashAttention's
+    ``flash_attn_varlen_func`` calls the starts cu_seqlens and aligns causal masks at the end; here that is
+    ``query_offset=key_lengths - query_lengths``.
+
+    Examples
+    --------
+    >>> import numpy as np, attnx
+    >>> rows = np.ones((5, 1, 4), np.float32)
+    >>> attnx.varlen_attention(rows, rows, rows, [0, 2, 5], [0, 2, 5]).shape
+    (5, 1, 4)
+    """
+    call = _attention_call.packed(
+        (query, key, value),
+        (query_starts, key_starts),
+        is_causal=is_causal,
+        query_offset=query_offset,
+        scale=scale,
+    )
+    rows = call.query.shape[1]
+    result = _check.output(
+        "out", out, (rows, call.heads, call.value_dim), call.query.dtype, call[:3]
+    )
+    target = _check.writable(result)
+    lse = np.empty((rows, call.heads), call.query.dtype) if return_lse else None
+    if rows and call.heads:
+        _attention.attention(
+            call,
+            target.swapaxes(0, 1),
+            None if lse is None else lse.swapaxes(0, 1),
+            threads_for(num_threads),
+        )
+    if target is not result:
+        result[...] = target
+    return result if lse is None else (result, lse)
