@@ -66,7 +66,7 @@ def swapped(layout: str) -> bool:
 
 
 def dense(
-    arrays: tuple[ArrayLike, ArrayLike, ArrayLike | None],
+    arrays: tuple[ArrayLike, ...],
     attn_mask: ArrayLike | None,
     *,
     is_causal: bool,
@@ -76,10 +76,10 @@ def dense(
     scale: float | None,
     layout: str,
 ) -> Attention:
-    """Check an attention call on dense arrays; a value of None asks for the weights."""
+    """Check a call on (query, key, value), or on (query, key) for the weights."""
     swap = layout != "bhld" and swapped(layout)
     query, key = heads_first("query", arrays[0], swap), heads_first("key", arrays[1], swap)
-    value = key if arrays[2] is None else heads_first("value", arrays[2], swap)
+    value = key if len(arrays) == 2 else heads_first("value", arrays[2], swap)
     query_shape, key_shape, value_shape = query.shape, key.shape, value.shape
     batch = query_shape[:-3]
     heads, query_len, head_dim = query_shape[-3:]
@@ -89,13 +89,13 @@ def dense(
         raise ValueError(f"value must have the {key_shape[-2]} rows of key, got {key_len}")
     if key_shape[:-3] != batch or value_shape[:-3] != batch:
         batch = _broadcast(query, key, value)
-    one_head = query is not arrays[0] and all(x is None or np.ndim(x) == 2 for x in arrays)
+    one_head = query is not arrays[0] and all(np.ndim(x) == 2 for x in arrays)
     if attn_mask is not None:
         attn_mask = _check.mask(
             "attn_mask", attn_mask, (*batch, heads, query_len, key_len)[one_head:], query.dtype
         )
     return Attention(
-        query, key, None if arrays[2] is None else value, attn_mask, batch, None, None,
+        query, key, None if len(arrays) == 2 else value, attn_mask, batch, None, None,
         None if query_lengths is None else _check.lengths("query_lengths", query_lengths, batch, query_len),
         None if key_lengths is None else _check.lengths("key_lengths", key_lengths, batch, key_len),
         _check.offsets("query_offset", query_offset, batch),

@@ -187,7 +187,7 @@ def attention_weights(
     array([1., 1., 1.], dtype=float32)
     """
     call = _attention_call.dense(
-        (query, key, None), attn_mask, is_causal=is_causal, query_offset=query_offset,
+        (query, key), attn_mask, is_causal=is_causal, query_offset=query_offset,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
     )  # fmt: skip
     shape: tuple[int, ...] = (*call.batch_shape, call.heads, call.query_len, call.key_len)

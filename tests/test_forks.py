@@ -94,6 +94,18 @@ print(json.dumps(good))
     assert run(script) == 100
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+def test_children_have_threads_of_their_own() -> None:
+    """Not hanging is not all: a child that could only work alone would be half as fast."""
+    script = """
+def with_threads():
+    right = compute() == expected
+    return right and len(os.listdir("/proc/self/task")) > 1
+print(json.dumps([child(with_threads), child(lambda: child(with_threads) == 0)]))
+"""
+    assert run(script) == [0, 0]
+
+
 def test_a_forked_child_keeps_its_settings() -> None:
     script = """
 attnx.set_num_threads(3)

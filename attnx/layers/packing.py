@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.attention import scaled_dot_product_attention
-from attnx.varlen import varlen_attention
 from attnx.layers.module import FloatArray
 from attnx.layers.workspace import Workspace
+from attnx.varlen import varlen_attention
 
 # Takes the query, key and value of a workspace to its `attended`.
 Attend = Callable[[Workspace], None]
