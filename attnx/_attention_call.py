@@ -185,7 +185,7 @@ def _group(query: Array, key: Array, value: Array) -> int:
         raise ValueError(
             f"key must have a number of heads that divides query's {heads}, got {kv_heads}"
         )
-    return heads // kv_heads
+    return int(heads // kv_heads)
 
 
 def _broadcast(query: Array, key: Array, value: Array) -> tuple[int, ...]:
