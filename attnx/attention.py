@@ -128,6 +128,8 @@ def scaled_dot_product_attention(
            [0.36, 0.64, 0.  ],
            [0.26, 0.26, 0.47]], dtype=float32)
     """
+    if value is None:  # which would ask for the weights
+        raise TypeError("value must be an array, got None")
     call = _attention_call.dense(
         (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
