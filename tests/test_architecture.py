@@ -54,6 +54,14 @@ def test_the_rules_read_the_sources() -> None:
     assert len(rules.public_names(ROOT)["attnx"]) > 5
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_documents_name_files_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = re.findall(r"[`(]((?:tests|tools|src|attnx|asv_bench|examples)/[\w./]+)[`)]", text)
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm (binutils)")
 def test_extensions_export_their_entry_alone() -> None:
     core = importlib.util.find_spec("attnx._core")
