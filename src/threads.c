@@ -41,6 +41,8 @@ static struct {
     int quit;
     int fork_handler;
     pthread_t leader;
+    cpu_set_t anywhere, away; /* guarded by wake_mutex, like `moved` */
+    int moved;
     struct job job;
 } team;
 static pthread_mutex_t wake_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -89,6 +91,24 @@ static void work(struct job *job, int worker) {
     }
 }
 
+/* Sets team.away to the processors that the caller may use but is not on; 0 where there is no other.
+ * Under KVM an idle processor looks preempted to the scheduler, which then leaves a woken thread on its waker's
+ * processor, behind a caller that does not pause: measured, a second thread did nothing for the first second. So the
+ * leader wakes away from its caller, and is free to go anywhere from then on. */
+static int away_from_caller(void) {
+    if (pthread_getaffinity_np(pthread_self(), sizeof team.anywhere, &team.anywhere) != 0) return 0;
+    team.away = team.anywhere;
+    const int here = sched_getcpu();
+    if (here >= 0 && here < CPU_SETSIZE) CPU_CLR((size_t)here, &team.away);
+    team.moved = CPU_COUNT(&team.away) > 0;
+    return team.moved;
+}
+
+static void go_anywhere(void) {
+    if (team.moved) pthread_setaffinity_np(pthread_self(), sizeof team.anywhere, &team.anywhere);
+    team.moved = 0;
+}
+
 /* Waits until the gate opens; 0 where the leader shall end. Whoever comes too late for a job spins again before it
  * sleeps: a woken thread may be queued behind its busy caller for longer than the job lasts, and would else miss every
  * job of a quick sequence. */
@@ -102,6 +122,7 @@ static int leader_wait(void) {
         atomic_store(&team.sleeping, 1);
         if (atomic_load(&team.gate) != GATE_OPEN && !team.quit) pthread_cond_wait(&wake, &wake_mutex);
         atomic_store(&team.sleeping, 0);
+        go_anywhere();
         go_on = !team.quit;
         pthread_mutex_unlock(&wake_mutex);
     }
@@ -110,6 +131,9 @@ static int leader_wait(void) {
 
 static void *lead(void *unused) {
     attnx_float_mode_enter(); /* the region's threads inherit it */
+    pthread_mutex_lock(&wake_mutex);
+    go_anywhere();
+    pthread_mutex_unlock(&wake_mutex);
     while (leader_wait()) {
         int open = GATE_OPEN;
         if (!atomic_compare_exchange_strong(&team.gate, &open, GATE_ENTERED)) continue;
@@ -127,6 +151,7 @@ static void *lead(void *unused) {
 static void leader_wake(void) {
     if (!atomic_load(&team.sleeping)) return;
     pthread_mutex_lock(&wake_mutex);
+    if (away_from_caller()) pthread_setaffinity_np(team.leader, sizeof team.away, &team.away);
     pthread_cond_signal(&wake);
     pthread_mutex_unlock(&wake_mutex);
 }
@@ -187,11 +212,15 @@ static int leader_ready(int size) {
     }
     if (team.size < size) team.size = size;
     if (!threads_can_be_made(team.size)) return 0;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    if (away_from_caller()) pthread_attr_setaffinity_np(&attributes, sizeof team.away, &team.away);
     sigset_t all, before;
     sigfillset(&all); /* signals are the application's: none is delivered to our threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    team.alive = pthread_create(&team.leader, NULL, lead, NULL) == 0;
+    team.alive = pthread_create(&team.leader, &attributes, lead, NULL) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
     return team.alive;
 }
 

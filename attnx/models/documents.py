@@ -35,7 +35,7 @@ def read_bounded(path: Path, largest: int) -> bytes:
     if size > largest:
         raise ValueError(f"{path} must have at most {largest} bytes, got {size}")
     with path.open("rb") as file:
-        return file.read(largest)
+        return file.read(size)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
