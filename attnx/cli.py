@@ -64,20 +64,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after an error, or 130 after Ctrl-C.
     """
     try:
-        options = _parser().parse_args(arguments)
-        options.run(options)
+        status = _run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         _close_output()
         print("attnx: interrupted", file=sys.stderr)
         return 130
-    except SystemExit as end:  # argparse's own end: help, version, or a wrong option
-        return end.code if isinstance(end.code, int) else 2
     except Exception as error:
         # Whatever it is, a user at a terminal is not helped by a traceback.
         _close_output()
         return _fail(error)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as end:  # argparse's own end: help, version, or a wrong option
+        return end.code if isinstance(end.code, int) else 2
+    options.run(options)
     return 0
 
 
