@@ -9,7 +9,15 @@ from setuptools import Extension, setup
 
 # No contraction: the kernels write fma where they mean it, so that a loop's tail rounds like its body.
 # Never -ffast-math: at link time it makes the whole process flush denormals to zero.
-FLAGS = ["-std=c11", "-O3", "-g0", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-g0",
+    "-fopenmp",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+]
 HARDENING = ["-fstack-protector-strong", "-fstack-clash-protection"]
 if platform.machine() == "x86_64":
     HARDENING.append("-fcf-protection")

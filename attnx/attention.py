@@ -185,7 +185,7 @@ def attention_weights(
     --------
     >>> import numpy as np, attnx
     >>> query = key = np.eye(3, dtype=np.float32)
-    >>> attnx.attention_weights(query, key, is_causal=True).sum(axis=-1)
+    >>> attnx.attention_weights(query, key, is_causal=True).sum(axis=-1).round(5)
     array([1., 1., 1.], dtype=float32)
     """
     call = _attention_call.dense(

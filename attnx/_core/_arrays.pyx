@@ -6,7 +6,7 @@ np.import_array()
 
 
 def plain(x):
-    """Whether x is exactly an ndarray of native, aligned float32 or float64, of 3 axes or more, the last of stride one."""
+    """Say whether x is an ndarray of native, aligned float32 or float64, of 3 axes or more, the last of stride one."""
     if not np.PyArray_CheckExact(x):
         return False
     cdef np.ndarray a = x

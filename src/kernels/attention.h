@@ -201,7 +201,7 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
     const struct K(head) head = K(head_at)(a, entry / a->heads, entry % a->heads);
     real *s = scratch, *next = s + K(block_keys) * q;
-    struct K(rows) rows[K(row_blocks)];
+    struct K(rows) rows[K(row_blocks)] = {{0}};
     ptrdiff_t blocks = 0;
     for (ptrdiff_t at = first; at < head.queries && blocks < plan->grain; at += q, blocks++) {
         const ptrdiff_t count = head.queries - at < q ? head.queries - at : q;
