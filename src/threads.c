@@ -62,8 +62,9 @@ static void *scratch_take(size_t size, int *own) {
     *own = atomic_compare_exchange_strong(&kept.taken, &taken, 1);
     if (!*own) return aligned_alloc(64, size);
     if (kept.size >= size) return kept.block;
-    free(kept.block);
+    void *small = kept.block;
     kept.block = aligned_alloc(64, size);
+    free(small);
     kept.size = kept.block ? size : 0;
     if (!kept.block) atomic_store(&kept.taken, 0);
     return kept.block;

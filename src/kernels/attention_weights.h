@@ -54,7 +54,7 @@ static void K(attention_weights_run)(const void *args, const struct attnx_plan *
     for (ptrdiff_t i = first; i < end; i++) {
         real *row = head.out + i * a->out.row;
         const ptrdiff_t seen = i < stop ? keys : 0;
-        K(softmax_row)(row, NULL, row, seen, 0);
+        K(softmax_row)(row, NULL, row, row, seen, 0);
         for (ptrdiff_t j = seen; j < a->key_len; j++) row[j] = 0;
     }
 }

@@ -14,21 +14,17 @@ static const double K(exp_poly)[] = {
 enum { K(exp_terms) = 12 };
 #define LOG2E_HI 1.4426950408889634074
 #define LOG2E_LO 2.0355273740931033e-17
-#define LN2 0.69314718055994530942
 #else
 static const float K(exp_poly)[] = {1.55946770e-4f, 1.34066438e-3f, 9.61769298e-3f, 5.55031055e-2f,
                                     0.240226528f,   0.693147215f,   1.0f};
 enum { K(exp_terms) = 7 };
 #define LOG2E_HI 1.44269502f
 #define LOG2E_LO 1.92596303e-8f
-#define LN2 0.693147182f
 #endif
 
 ATTNX_INLINE V(v) K(exp)(V(v) x) {
-    const V(v) lowest = V(set1)((V(min_exponent) - 1) * LN2);
-    x = V(max)(lowest, x);
     const V(v) n = V(round)(V(mul)(x, V(set1)(LOG2E_HI)));
-    V(v) f = V(fma)(x, V(set1)(LOG2E_HI), V(sub)(V(set1)(0), n));
+    V(v) f = V(fms)(x, V(set1)(LOG2E_HI), n);
     f = V(fma)(x, V(set1)(LOG2E_LO), f);
     V(v) p = V(set1)(K(exp_poly)[0]);
     ATTNX_UNROLL
@@ -37,4 +33,3 @@ ATTNX_INLINE V(v) K(exp)(V(v) x) {
 }
 #undef LOG2E_HI
 #undef LOG2E_LO
-#undef LN2

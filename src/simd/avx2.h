@@ -1,7 +1,7 @@
 /* AVX2 + FMA: 8 float32 or 4 float64, 16 registers. See VOCABULARY.md for the words. */
 typedef __m256 f32_v;
 typedef __m256 f32_m;
-enum { f32_width = 8, f32_min_exponent = -126 };
+enum { f32_width = 8 };
 
 /* A window into this row gives a mask with the first n of 8 lanes set. */
 static const int32_t avx2_first[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -21,10 +21,12 @@ ATTNX_INLINE f32_v f32_div(f32_v a, f32_v b) { return _mm256_div_ps(a, b); }
 ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return _mm256_max_ps(a, b); }
 ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return _mm256_min_ps(a, b); }
 ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return _mm256_fmadd_ps(a, b, c); }
+ATTNX_INLINE f32_v f32_fms(f32_v a, f32_v b, f32_v c) { return _mm256_fmsub_ps(a, b, c); }
 ATTNX_INLINE f32_v f32_round(f32_v v) { return _mm256_round_ps(v, 0x08); }
 ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23)));
+    const __m256 normal = _mm256_cmp_ps(n, _mm256_set1_ps(-126.0f), _CMP_NLT_UQ);
+    return _mm256_and_ps(normal, _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23))));
 }
 ATTNX_INLINE f32_v f32_abs(f32_v v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 ATTNX_INLINE f32_m f32_lt(f32_v a, f32_v b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
@@ -81,7 +83,7 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
 
 typedef __m256d f64_v;
 typedef __m256d f64_m;
-enum { f64_width = 4, f64_min_exponent = -1022 };
+enum { f64_width = 4 };
 
 ATTNX_INLINE __m256i f64_first(ptrdiff_t n) {
     return _mm256_loadu_si256((const __m256i *)(const void *)(avx2_first + 8 - 2 * n));
@@ -99,10 +101,12 @@ ATTNX_INLINE f64_v f64_div(f64_v a, f64_v b) { return _mm256_div_pd(a, b); }
 ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return _mm256_max_pd(a, b); }
 ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return _mm256_min_pd(a, b); }
 ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return _mm256_fmadd_pd(a, b, c); }
+ATTNX_INLINE f64_v f64_fms(f64_v a, f64_v b, f64_v c) { return _mm256_fmsub_pd(a, b, c); }
 ATTNX_INLINE f64_v f64_round(f64_v v) { return _mm256_round_pd(v, 0x08); }
 ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
     const __m256i biased = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n)), _mm256_set1_epi64x(1023));
-    return _mm256_mul_pd(v, _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52)));
+    const __m256d normal = _mm256_cmp_pd(n, _mm256_set1_pd(-1022.0), _CMP_NLT_UQ);
+    return _mm256_and_pd(normal, _mm256_mul_pd(v, _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52))));
 }
 ATTNX_INLINE f64_v f64_abs(f64_v v) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), v); }
 ATTNX_INLINE f64_m f64_lt(f64_v a, f64_v b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }

@@ -1,7 +1,7 @@
 /* AVX-512 (F, DQ, BW, VL): 16 float32 or 8 float64, 32 registers. See VOCABULARY.md for the words. */
 typedef __m512 f32_v;
 typedef __mmask16 f32_m;
-enum { f32_width = 16, f32_min_exponent = -126 };
+enum { f32_width = 16 };
 
 ATTNX_INLINE __mmask16 f32_first(ptrdiff_t n) { return (__mmask16)_bzhi_u32(0xFFFFu, (unsigned)n); }
 ATTNX_INLINE f32_v f32_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -23,6 +23,7 @@ ATTNX_INLINE f32_v f32_div(f32_v a, f32_v b) { return _mm512_div_ps(a, b); }
 ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return _mm512_max_ps(a, b); }
 ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return _mm512_min_ps(a, b); }
 ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return _mm512_fmadd_ps(a, b, c); }
+ATTNX_INLINE f32_v f32_fms(f32_v a, f32_v b, f32_v c) { return _mm512_fmsub_ps(a, b, c); }
 ATTNX_INLINE f32_v f32_round(f32_v v) { return _mm512_roundscale_ps(v, 0x08); }
 ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
     const __mmask16 normal = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
@@ -72,7 +73,7 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
 
 typedef __m512d f64_v;
 typedef __mmask8 f64_m;
-enum { f64_width = 8, f64_min_exponent = -1022 };
+enum { f64_width = 8 };
 
 ATTNX_INLINE __mmask8 f64_first(ptrdiff_t n) { return (__mmask8)_bzhi_u32(0xFFu, (unsigned)n); }
 ATTNX_INLINE f64_v f64_load(const double *p) { return _mm512_loadu_pd(p); }
@@ -92,6 +93,7 @@ ATTNX_INLINE f64_v f64_div(f64_v a, f64_v b) { return _mm512_div_pd(a, b); }
 ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return _mm512_max_pd(a, b); }
 ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return _mm512_min_pd(a, b); }
 ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return _mm512_fmadd_pd(a, b, c); }
+ATTNX_INLINE f64_v f64_fms(f64_v a, f64_v b, f64_v c) { return _mm512_fmsub_pd(a, b, c); }
 ATTNX_INLINE f64_v f64_round(f64_v v) { return _mm512_roundscale_pd(v, 0x08); }
 ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
     const __mmask8 normal = _mm512_cmp_pd_mask(n, _mm512_set1_pd(-1022.0), _CMP_NLT_UQ);

@@ -1,7 +1,7 @@
 /* NEON (AArch64): 4 float32 or 2 float64, 32 registers. See VOCABULARY.md for the words. */
 typedef float32x4_t f32_v;
 typedef uint32x4_t f32_m;
-enum { f32_width = 4, f32_min_exponent = -126 };
+enum { f32_width = 4 };
 
 ATTNX_INLINE f32_v f32_load(const float *p) { return vld1q_f32(p); }
 ATTNX_INLINE void f32_store(float *p, f32_v v) { vst1q_f32(p, v); }
@@ -27,10 +27,12 @@ ATTNX_INLINE f32_v f32_div(f32_v a, f32_v b) { return vdivq_f32(a, b); }
 ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return vmaxq_f32(a, b); }
 ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return vminq_f32(a, b); }
 ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return vfmaq_f32(c, a, b); }
+ATTNX_INLINE f32_v f32_fms(f32_v a, f32_v b, f32_v c) { return vfmaq_f32(vnegq_f32(c), a, b); }
 ATTNX_INLINE f32_v f32_round(f32_v v) { return vrndnq_f32(v); }
 ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
     const int32x4_t biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-    return vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32(biased, 23)));
+    const uint32x4_t tiny = vcltq_f32(n, vdupq_n_f32(-126.0f));
+    return vbslq_f32(tiny, vdupq_n_f32(0), vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32(biased, 23))));
 }
 ATTNX_INLINE f32_v f32_abs(f32_v v) { return vabsq_f32(v); }
 ATTNX_INLINE f32_m f32_lt(f32_v a, f32_v b) { return vcltq_f32(a, b); }
@@ -55,7 +57,7 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
 
 typedef float64x2_t f64_v;
 typedef uint64x2_t f64_m;
-enum { f64_width = 2, f64_min_exponent = -1022 };
+enum { f64_width = 2 };
 
 ATTNX_INLINE f64_v f64_load(const double *p) { return vld1q_f64(p); }
 ATTNX_INLINE void f64_store(double *p, f64_v v) { vst1q_f64(p, v); }
@@ -79,10 +81,12 @@ ATTNX_INLINE f64_v f64_div(f64_v a, f64_v b) { return vdivq_f64(a, b); }
 ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return vmaxq_f64(a, b); }
 ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return vminq_f64(a, b); }
 ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return vfmaq_f64(c, a, b); }
+ATTNX_INLINE f64_v f64_fms(f64_v a, f64_v b, f64_v c) { return vfmaq_f64(vnegq_f64(c), a, b); }
 ATTNX_INLINE f64_v f64_round(f64_v v) { return vrndnq_f64(v); }
 ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
     const int64x2_t biased = vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1023));
-    return vmulq_f64(v, vreinterpretq_f64_s64(vshlq_n_s64(biased, 52)));
+    const uint64x2_t tiny = vcltq_f64(n, vdupq_n_f64(-1022.0));
+    return vbslq_f64(tiny, vdupq_n_f64(0), vmulq_f64(v, vreinterpretq_f64_s64(vshlq_n_s64(biased, 52))));
 }
 ATTNX_INLINE f64_v f64_abs(f64_v v) { return vabsq_f64(v); }
 ATTNX_INLINE f64_m f64_lt(f64_v a, f64_v b) { return vcltq_f64(a, b); }

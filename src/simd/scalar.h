@@ -3,9 +3,9 @@ typedef float f32_v;
 typedef int f32_m;
 typedef double f64_v;
 typedef int f64_m;
-enum { f32_width = 1, f32_min_exponent = -126, f64_width = 1, f64_min_exponent = -1022 };
+enum { f32_width = 1, f64_width = 1 };
 
-#define SCALAR_WORDS(R, real, bits, wide, bias, shift, magic)                                              \
+#define SCALAR_WORDS(R, real, bits, wide, bias, shift, magic, fused)                                            \
     ATTNX_INLINE real R##_load(const real *p) { return *p; }                                               \
     ATTNX_INLINE real R##_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : 0; }                    \
     ATTNX_INLINE void R##_store(real *p, real v) { *p = v; }                                               \
@@ -21,9 +21,11 @@ enum { f32_width = 1, f32_min_exponent = -126, f64_width = 1, f64_min_exponent =
     ATTNX_INLINE real R##_max(real a, real b) { return a > b ? a : b; }                                    \
     ATTNX_INLINE real R##_min(real a, real b) { return a < b ? a : b; }                                    \
     ATTNX_INLINE real R##_fma(real a, real b, real c) { return a * b + c; }                                \
-    /* Adding and subtracting 1.5 * 2^mantissa rounds to nearest even while |v| is below 2^(mantissa - 1). */ \
+    ATTNX_INLINE real R##_fms(real a, real b, real c) { return fused; }                                    \
+    /* Adding and subtracting 1.5 * 2^mantissa rounds to nearest even while |v| < 2^(mantissa - 1). */ \
     ATTNX_INLINE real R##_round(real v) { return (v + magic) - magic; }                                    \
     ATTNX_INLINE real R##_ldexp(real v, real n) {                                                          \
+        if (n < 1 - bias) return 0;                                                                        \
         const bits power = (bits)(wide)(n == n ? n + bias : 0) << shift;                                   \
         real scale;                                                                                        \
         memcpy(&scale, &power, sizeof scale);                                                              \
@@ -42,8 +44,8 @@ enum { f32_width = 1, f32_min_exponent = -126, f64_width = 1, f64_min_exponent =
     ATTNX_INLINE real R##_hmax(real v) { return v; }                                                       \
     ATTNX_INLINE void R##_transpose(real *r) { (void)r; }
 
-SCALAR_WORDS(f32, float, uint32_t, int32_t, 127, 23, 12582912.0f)
-SCALAR_WORDS(f64, double, uint64_t, int64_t, 1023, 52, 6755399441055744.0)
+SCALAR_WORDS(f32, float, uint32_t, int32_t, 127, 23, 12582912.0f, (float)((double)a * (double)b - (double)c))
+SCALAR_WORDS(f64, double, uint64_t, int64_t, 1023, 52, 6755399441055744.0, fma(a, b, -c))
 #undef SCALAR_WORDS
 
 /* Rows x vectors of a tile: what a compiler keeps in 16 scalar registers. */
