@@ -153,6 +153,8 @@ def test_ctrl_c_is_130_and_leaves_nothing(model: Path, texts: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "embed", texts, "--model", model, "-o", texts.with_name("v.npy")],
         stderr=subprocess.PIPE,
+        # A background job ignores the signal, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     # Not before its own code runs: what Python does while it starts is Python's.
