@@ -14,7 +14,7 @@ from attnx.runtime import threads_for
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
     from numpy.typing import NDArray
 
-__all__ = ["PackedWeight", "linear", "pack_weight"]
+__all__ = ["PackedWeight", "linear", "linear_into", "pack_weight"]
 
 _ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2}
 _FLOAT32 = np.dtype(np.float32)
@@ -99,6 +99,24 @@ def linear(
     if target is not result:
         result[...] = target
     return result
+
+
+def linear_into(
+    x: NDArray[np.float32],
+    weight: PackedWeight,
+    bias: NDArray[np.float32] | None,
+    out: NDArray[np.float32],
+    *,
+    activation: str | None = None,
+    residual: NDArray[np.float32] | None = None,
+) -> None:
+    """Write `linear` of rows (n, in_features) to out (n, out_features), without a check.
+
+    For layers, between buffers of their own: the checks of a short sentence's 24 linear maps took a tenth of its time.
+    """
+    _linear.linear(
+        x, weight.panels, bias, residual, out, _ACTIVATIONS[activation], threads_for(None)
+    )
 
 
 def _rows(name: str, x: NDArray[Any], items: int) -> NDArray[np.float32]:

@@ -11,11 +11,13 @@ from attnx._core import _attention
 from attnx.runtime import threads_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
 
-__all__ = ["varlen_attention"]
+__all__ = ["prepared_varlen_attention", "varlen_attention"]
 
 
 def varlen_attention(
@@ -105,3 +107,19 @@ def varlen_attention(
     if target is not result:
         result[...] = target
     return result if lse is None else (result, lse)
+
+
+def prepared_varlen_attention(
+    query: Array, key: Array, value: Array, starts: Array, out: Array, *, is_causal: bool = False
+) -> Callable[[], None]:
+    """Return a function that writes `varlen_attention` of these very arrays to out: checked once, run once a layer."""
+    call = _attention_call.packed(
+        (query, key, value), (starts, starts), is_causal=is_causal, query_offset=0, scale=None
+    )
+    rows = out.swapaxes(0, 1)
+
+    def run() -> None:
+        if rows.size:
+            _attention.attention(call, rows, None, threads_for(None))
+
+    return run

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from attnx.attention import scaled_dot_product_attention
 from attnx.layers.module import FloatArray
 from attnx.layers.workspace import Workspace
-from attnx.varlen import varlen_attention
+from attnx.varlen import prepared_varlen_attention
 
 # Takes the query, key and value of a workspace to its `attended`.
 Attend = Callable[[Workspace], None]
@@ -47,11 +47,14 @@ def starts_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def attend_packed(starts: npt.NDArray[np.int64], is_causal: bool) -> Attend:
     """Return self-attention inside each of the packed sequences."""
 
+    runs: dict[Workspace, Callable[[], None]] = {}
+
     def attend(work: Workspace) -> None:
-        varlen_attention(
-            work.query, work.key, work.value, starts, starts, is_causal=is_causal,
-            out=work.attended_heads,
-        )  # fmt: skip
+        if work not in runs:
+            runs[work] = prepared_varlen_attention(
+                work.query, work.key, work.value, starts, work.attended_heads, is_causal=is_causal
+            )
+        runs[work]()
 
     return attend
 

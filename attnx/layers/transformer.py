@@ -18,8 +18,8 @@ from attnx.layers.norm import LayerNorm
 from attnx.layers.packing import Attend
 from attnx.layers.stack import encode
 from attnx.layers.workspace import Workspace
-from attnx.linear import linear
-from attnx.norm import layer_norm
+from attnx.linear import linear_into
+from attnx.norm import layer_norm_into
 
 Activation = Literal["relu", "gelu"]
 
@@ -138,9 +138,9 @@ class TransformerEncoderLayer(Module):
         source = x
         if self.norm_first:
             source = _normalize(first, x, work.other)
-        linear(source, query_key_value, bias, out=work.projected)
+        linear_into(source, query_key_value, bias, work.projected)
         attend(work)
-        linear(work.attended, out_proj._weight, out_proj._bias, residual=x, out=work.other)
+        linear_into(work.attended, out_proj._weight, out_proj._bias, work.other, residual=x)
         if self.norm_first:
             _normalize(second, work.other, work.attended)
         else:
@@ -158,8 +158,8 @@ class TransformerEncoderLayer(Module):
         self, x: FloatArray, hidden: FloatArray, residual: FloatArray, out: FloatArray
     ) -> None:
         one, two = self.linear1, self.linear2
-        linear(x, one._weight, one._bias, activation=self.activation, out=hidden)
-        linear(hidden, two._weight, two._bias, residual=residual, out=out)
+        linear_into(x, one._weight, one._bias, hidden, activation=self.activation)
+        linear_into(hidden, two._weight, two._bias, out, residual=residual)
 
     def _workspace(self, rows: int) -> Workspace:
         return Workspace(rows, self.d_model, self.nhead, self.dim_feedforward)
@@ -256,4 +256,5 @@ class TransformerEncoder(Module):
 
 
 def _normalize(norm: LayerNorm, x: FloatArray, out: FloatArray) -> FloatArray:
-    return layer_norm(x, norm._weight, norm._bias, eps=norm.eps, out=out)
+    layer_norm_into(x, norm._weight, norm._bias, norm.eps, out)
+    return out
