@@ -9,11 +9,13 @@ E query/key head dim, D value head dim.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from attnx.reference_layers import gelu, layer_norm, linear, relu
 
 Array = NDArray[Any]
 
@@ -36,6 +38,7 @@ def scaled_dot_product_attention(
     value: ArrayLike,
     attn_mask: ArrayLike | None = None,
     *,
+    sinks: ArrayLike | None = None,
     layout: str = "bhld",
     return_lse: bool = False,
     dtype: DTypeLike = np.float64,
@@ -47,10 +50,13 @@ def scaled_dot_product_attention(
     with np.errstate(all="ignore"):
         # 1. and 2. every score, and whether its query may see its key
         scores, seen = scores_and_visibility(heads_first[0], heads_first[1], attn_mask, **options)
-        # 3. softmax over the keys that are seen
-        weights, lse = _normalise(scores, seen)
+        # 3. softmax over the keys that are seen, and the sink
+        weights, lse = _normalise(scores, seen, sinks)
         # 4. the weighted sum of the values
         out = _weighted_sum(weights, seen, _repeat_heads(heads_first[2], scores.shape[-3]))
+    if options.get("query_lengths") is not None:  # a row past them has not even a sink
+        computed = np.arange(lse.shape[-1]) < _per_batch(options["query_lengths"])[..., 0]
+        lse = np.where(computed, lse, -np.inf)
     if one_head:
         out, lse = out[..., 0, :, :], lse[..., 0, :]
     elif layout == "blhd":
@@ -63,17 +69,24 @@ def attention_weights(
     key: ArrayLike,
     attn_mask: ArrayLike | None = None,
     *,
+    sinks: ArrayLike | None = None,
+    stage: str = "weights",
     layout: str = "bhld",
     dtype: DTypeLike = np.float64,
     **options: Any,
 ) -> Array:
-    """Stop after pass 3 of attention: the weights (..., H, L, S)."""
+    """Stop after pass 3 of attention, or at an earlier ``stage``: (..., H, L, S)."""
     one_head = np.ndim(query) == 2 and np.ndim(key) == 2
     heads_first = [_heads_first(x, layout, dtype) for x in (query, key)]
+    if stage != "weights":
+        options["stage"] = stage
     with np.errstate(all="ignore"):
         scores, seen = scores_and_visibility(heads_first[0], heads_first[1], attn_mask, **options)
-        weights, _ = _normalise(scores, seen)
-    return weights[..., 0, :, :] if one_head else weights
+        if stage == "weights":
+            result, _ = _normalise(scores, seen, sinks)
+        else:
+            result = np.where(seen, scores, -np.inf if stage == "biased" else 0)
+    return result[..., 0, :, :] if one_head else result
 
 
 def scores_and_visibility(
@@ -81,36 +94,50 @@ def scores_and_visibility(
     key: Array,
     attn_mask: ArrayLike | None = None,
     *,
+    bias: Any = None,
     is_causal: bool = False,
     query_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
     key_lengths: ArrayLike | None = None,
     query_lengths: ArrayLike | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    stage: str = "biased",
 ) -> tuple[Array, Array]:
-    """Scores and visibility (..., H, L, S) of (..., H, L, E) queries and (..., G, S, E) keys."""
+    """Scores and visibility (..., H, L, S) of (..., H, L, E) queries and (..., G, S, E) keys.
+
+    The stages "scores" and "capped" come before bias and masks: all is visible but for lengths.
+    """
     (num_heads, num_queries, head_dim), num_keys = query.shape[-3:], key.shape[-2]
     # 1. scores, one step a line, in the order of the contract
     scale = (1.0 / math.sqrt(head_dim) if head_dim else 1.0) if scale is None else scale
     keys = np.swapaxes(_repeat_heads(key, num_heads), -1, -2)
     scores = np.asarray(np.matmul(query, keys) * float(scale))
+    if softcap is not None and stage != "scores":
+        scores = float(softcap) * np.tanh(scores / float(softcap))
     # 2. who sees whom: every restriction intersects
-    i = np.arange(num_queries)[:, None]
-    j = np.arange(num_keys)
-    position = i + _per_batch(query_offset)
+    i, j = np.arange(num_queries)[:, None], np.arange(num_keys)
     seen = np.ones(scores.shape, dtype=bool)
-    if is_causal:
-        seen = seen & (j <= position)
     if key_lengths is not None:
         seen = seen & (j < _per_batch(key_lengths))
     if query_lengths is not None:
         seen = seen & (i < _per_batch(query_lengths))
-    if attn_mask is not None:
-        mask = np.asarray(attn_mask)
-        if mask.dtype == bool:
-            seen = seen & mask
-        else:
-            scores = scores + mask.astype(scores.dtype)
-            seen = seen & (mask != -np.inf)
+    if stage != "biased":
+        return scores, seen
+    position = i + _per_batch(query_offset)
+    if is_causal:
+        seen = seen & (j <= position)
+    left, right = (None, None) if window is None else window
+    if left is not None:
+        seen = seen & (j >= position - left)
+    if right is not None:
+        seen = seen & (j <= position + right)
+    for added in (attn_mask, _bias_array(bias, position, j)):
+        if added is not None and np.asarray(added).dtype == bool:
+            seen = seen & np.asarray(added)
+        elif added is not None:
+            scores = scores + np.asarray(added).astype(scores.dtype)
+            seen = seen & (np.asarray(added) != -np.inf)
     return scores, seen
 
 
@@ -155,63 +182,6 @@ def softmax(
     return np.moveaxis(weights, -1, axis)
 
 
-def linear(
-    x: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    *,
-    activation: str | None = None,
-    residual: ArrayLike | None = None,
-    dtype: DTypeLike = np.float64,
-) -> Array:
-    """``activation(x @ weight.T + bias) + residual``; weight (out_features, in_features)."""
-    out: Array = np.asarray(x, dtype=dtype) @ np.asarray(weight, dtype=dtype).T
-    if bias is not None:
-        out = out + np.asarray(bias, dtype=dtype)
-    if activation is not None:
-        out = _ACTIVATIONS[activation](out)
-    if residual is not None:
-        out = out + np.asarray(residual, dtype=dtype)
-    return out
-
-
-def layer_norm(
-    x: ArrayLike,
-    weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    *,
-    eps: float = 1e-5,
-    residual: ArrayLike | None = None,
-    dtype: DTypeLike = np.float64,
-) -> Array:
-    """Mean 0 and variance 1 over the last axis of ``x + residual``, then ``* weight + bias``."""
-    rows = np.asarray(x, dtype=dtype)
-    if residual is not None:
-        rows = rows + np.asarray(residual, dtype=dtype)
-    centred = rows - rows.mean(axis=-1, keepdims=True)
-    variance = np.mean(centred**2, axis=-1, keepdims=True)
-    out: Array = centred / np.sqrt(variance + eps)
-    if weight is not None:
-        out = out * np.asarray(weight, dtype=dtype)
-    if bias is not None:
-        out = out + np.asarray(bias, dtype=dtype)
-    return out
-
-
-def gelu(x: Array) -> Array:
-    """``x * P(X <= x)`` of the standard normal: the exact form, by erf."""
-    erf = np.vectorize(math.erf, otypes=[x.dtype])
-    return np.asarray(x * (1 + erf(x / math.sqrt(2.0))) / 2)
-
-
-def relu(x: Array) -> Array:
-    """``max(x, 0)``."""
-    return np.asarray(np.maximum(x, 0))
-
-
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": relu}
-
-
 def _heads_first(x: ArrayLike, layout: str, dtype: DTypeLike) -> Array:
     array = np.asarray(x, dtype=dtype)
     if array.ndim == 2:
@@ -229,12 +199,38 @@ def _per_batch(x: ArrayLike) -> Array:
     return np.asarray(x)[..., None, None, None]
 
 
-def _normalise(scores: Array, seen: Array) -> tuple[Array, Array]:
-    """Weights, and the log-sum-exp; 0 and -inf for a row that sees nothing."""
+def _bias_array(bias: Any, position: Array, j: Array) -> Any:
+    """What a bias object stands for, (..., H, L, S); an array is what it is."""
+    if hasattr(bias, "slopes"):
+        return -np.asarray(bias.slopes, float)[:, None, None] * np.abs(position - j)
+    if hasattr(bias, "table"):
+        table = np.asarray(bias.table, float)
+        bucket = _bucket(j - position, len(table), bias.bidirectional, bias.max_distance)
+        return np.moveaxis(table[bucket[..., 0, :, :]], -1, -3)
+    return bias
+
+
+def _bucket(offset: Array, buckets: int, bidirectional: bool, max_distance: int) -> Array:
+    """T5's bucket of j - p: near distances one each, far ones by their logarithm."""
+    first: Any = 0
+    distance = np.maximum(-offset, 0)
+    if bidirectional:
+        buckets //= 2
+        first, distance = np.where(offset > 0, buckets, 0), np.abs(offset)
+    near = buckets // 2
+    ratio = np.log(np.maximum(distance, near) / near) / math.log(max_distance / near)
+    far = np.minimum(near + (ratio * (buckets - near)).astype(int), buckets - 1)
+    return np.asarray(first + np.where(distance < near, distance, far))
+
+
+def _normalise(scores: Array, seen: Array, sinks: ArrayLike | None = None) -> tuple[Array, Array]:
+    """Weights, and the log-sum-exp; without a sink 0 and -inf for a row that sees nothing."""
     scores = np.where(seen, scores, -np.inf)
-    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    powers = np.exp(scores - np.where(top == -np.inf, 0, top))
-    total = powers.sum(axis=-1, keepdims=True)
+    sink = np.asarray(-np.inf if sinks is None else sinks, scores.dtype)[..., None, None]
+    top = np.maximum(scores.max(axis=-1, keepdims=True, initial=-np.inf), sink)
+    shift = np.where(top == -np.inf, 0, top)
+    powers = np.exp(scores - shift)
+    total = powers.sum(axis=-1, keepdims=True) + np.exp(sink - shift)
     weights = np.where(seen, powers / total, 0)
     return weights.astype(scores.dtype), (top + np.log(total))[..., 0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,24 @@ from attnx import reference
 
 
 def attention_by_hand(
-    query: Array, key: Array, value: Array, seen: Any, scale: float
+    query: Array,
+    key: Array,
+    value: Array,
+    seen: Any,
+    scale: float,
+    *,
+    after: Any = None,
+    sink: float = -math.inf,
 ) -> tuple[Array, Array]:
-    """One head, one number at a time: (L, E), (S, E), (S, D) and ``seen(i, j)``."""
+    """One head, one number at a time: (L, E), (S, E), (S, D), ``seen(i, j)``, ``after(score, i, j)``."""
     out = np.zeros((len(query), value.shape[1]))
-    lse = np.full(len(query), -np.inf)
+    lse = np.full(len(query), sink)
     for i in range(len(query)):
         keys = [j for j in range(len(key)) if seen(i, j)]
-        powers = {j: math.exp(scale * math.fsum(query[i] * key[j])) for j in keys}
-        total = math.fsum(powers.values())
-        if keys:
+        scores = {j: scale * math.fsum(query[i] * key[j]) for j in keys}
+        powers = {j: math.exp(after(x, i, j) if after else x) for j, x in scores.items()}
+        total = math.fsum([*powers.values(), math.exp(sink)])
+        if total:
             lse[i] = math.log(total)
         for j, d in itertools.product(keys, range(value.shape[1])):
             out[i, d] += powers[j] / total * value[j, d]
@@ -47,6 +56,13 @@ def attention_by_hand(
         ({"attn_mask": np.tri(5, 7, 1, bool)}, lambda i, j: j <= i + 1),
         ({"attn_mask": np.where(np.arange(7) > 2, 0.0, -np.inf)}, lambda i, j: j > 2),
         ({"scale": 0.7}, lambda i, j: True),
+        ({"window": (2, 0)}, lambda i, j: i - 2 <= j <= i),
+        ({"window": (0, 0)}, lambda i, j: j == i),
+        ({"window": (None, 1)}, lambda i, j: j <= i + 1),
+        ({"window": (1, None), "query_offset": -2}, lambda i, j: j >= i - 3),
+        ({"window": (1, 3), "query_offset": 4}, lambda i, j: i + 3 <= j <= i + 7),
+        ({"window": (3, 2), "is_causal": True}, lambda i, j: i - 3 <= j <= i),
+        ({"bias": np.where(np.arange(7) > 2, 0.0, -np.inf)}, lambda i, j: j > 2),
     ],
 )
 def test_attention(options: dict[str, Any], seen: Any) -> None:
@@ -64,6 +80,78 @@ def test_a_float_mask_is_added() -> None:
     np.testing.assert_allclose(reference.attention_weights(query, key, mask), weights)
     out = reference.scaled_dot_product_attention(query, key, value, mask)
     np.testing.assert_allclose(out, weights @ value)
+
+
+ALIBI = SimpleNamespace(slopes=[0.5, -0.25])
+TABLE = np.random.default_rng(1).standard_normal((6, 2))
+# Six buckets one way: 0 1 2 | 3 to 4.3 | to 6.2 | from there; both ways: 0 | 1 | from 1 * 9 ** 0.5.
+ONE_WAY = [0, 1, 2, 3, 3, 4, 4, 5, 5, 5]
+BOTH_WAYS = [0, 1, 1, 2, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("offset", [0, 3, -2])
+@pytest.mark.parametrize("h", [0, 1])
+def test_softcap_then_bias_then_sink(h: int, offset: int) -> None:
+    query, key, value = make_qkv(5, 7, 4, batch=(3,), heads=2, kv_heads=1, dtype=np.float64)
+    array = np.random.default_rng(2).standard_normal((3, 1, 5, 7))
+    one_way = SimpleNamespace(table=TABLE, bidirectional=False, max_distance=9)
+    both_ways = SimpleNamespace(table=TABLE, bidirectional=True, max_distance=9)
+
+    def right(j: int, p: int) -> int:
+        return BOTH_WAYS[abs(j - p)] + (3 if j > p else 0)
+
+    cases: list[tuple[Any, Any]] = [
+        (array, lambda i, j, p: array[1, 0, i, j]),
+        (ALIBI, lambda i, j, p: -ALIBI.slopes[h] * abs(p - j)),
+        (one_way, lambda i, j, p: TABLE[ONE_WAY[max(p - j, 0)], h]),
+        (both_ways, lambda i, j, p: TABLE[right(j, p), h]),
+    ]
+    for (bias, number), offsets in itertools.product(cases, (offset, [9, offset, 1])):
+        out, lse = reference.scaled_dot_product_attention(
+            query, key, value, bias=bias, softcap=0.4, sinks=[0.3, -0.2], return_lse=True,
+            query_offset=offsets,
+        )  # fmt: skip
+        expected, expected_lse = attention_by_hand(
+            query[1, h], key[1, 0], value[1, 0], lambda i, j: True, 0.5, sink=[0.3, -0.2][h],
+            after=lambda x, i, j, f=number: 0.4 * math.tanh(x / 0.4) + f(i, j, i + offset),
+        )  # fmt: skip
+        np.testing.assert_allclose(out[1, h], expected, rtol=1e-12)
+        np.testing.assert_allclose(lse[1, h], expected_lse, rtol=1e-12)
+
+
+def test_rows_that_see_nothing_beside_a_sink() -> None:
+    args = make_qkv(4, 3, dtype=np.float64)
+    options = {"sinks": [0.5, -np.inf], "key_lengths": [0, 3], "query_lengths": [3, 2]}
+    out, lse = reference.scaled_dot_product_attention(*args, return_lse=True, **options)
+    assert not out[0].any()
+    np.testing.assert_array_equal(lse[0, 0], [0.5, 0.5, 0.5, -np.inf])
+    assert np.isneginf(lse[0, 1]).all()
+    assert np.isneginf(lse[1, :, 2:]).all()
+    sums = reference.attention_weights(*args[:2], **options).sum(-1)
+    assert (sums[1, 0, :2] < 1).all()
+    np.testing.assert_allclose(sums[1, 1, :2], 1)
+
+
+def test_stages_of_the_weights() -> None:
+    query, key, _ = make_qkv(5, 7, 4, batch=(2,), heads=1, dtype=np.float64)
+    bias = np.random.default_rng(3).standard_normal((5, 7))
+    options: dict[str, Any] = {
+        "bias": bias, "softcap": 0.8, "window": (2, 2), "key_lengths": [6, 7], "query_lengths": 4,
+        "attn_mask": np.arange(7) != 2,
+    }  # fmt: skip
+    scores, capped, biased, weights = (
+        reference.attention_weights(query, key, stage=stage, **options)[0, 0]
+        for stage in ("scores", "capped", "biased", "weights")
+    )
+    for i, j in itertools.product(range(5), range(7)):
+        inside = i < 4 and j < 6
+        seen = inside and abs(i - j) <= 2 and j != 2
+        score = query[0, 0, i] @ key[0, 0, j] / 2 if inside else 0
+        assert scores[i, j] == pytest.approx(score)
+        assert capped[i, j] == pytest.approx(0.8 * math.tanh(score / 0.8))
+        assert biased[i, j] == (pytest.approx(capped[i, j] + bias[i, j]) if seen else -np.inf)
+    np.testing.assert_allclose(weights[:4], special.softmax(biased[:4], axis=-1))
+    assert not weights[4].any()
 
 
 def test_heads_batches_and_layouts() -> None:
