@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from attnx.attention import attention_weights, scaled_dot_product_attention
+from attnx.cache import KVCache
 from attnx.runtime import (
     available_isas,
     force_isa,
@@ -33,6 +34,7 @@ _LAYERS = (
 )
 
 __all__ = [
+    "KVCache",
     "LayerNorm",
     "Linear",
     "MultiHeadAttention",
