@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.attention import attention_weights, scaled_dot_product_attention
+from attnx.cache import KVCache
+from attnx.layers.cached import attend_cached, check_cache
 from attnx.layers.linear import Linear
 from attnx.layers.module import FloatArray, Module, Shapes, as_input, as_size, uniform
 from attnx.layers.projection import Projection
@@ -115,6 +117,7 @@ class MultiHeadAttention(Module):
         *,
         key_lengths: npt.ArrayLike | None = ...,
         is_causal: bool = ...,
+        cache: KVCache | None = ...,
         need_weights: Literal[False] = ...,
         num_threads: int | None = ...,
     ) -> FloatArray: ...
@@ -129,6 +132,7 @@ class MultiHeadAttention(Module):
         *,
         key_lengths: npt.ArrayLike | None = ...,
         is_causal: bool = ...,
+        cache: KVCache | None = ...,
         need_weights: Literal[True],
         num_threads: int | None = ...,
     ) -> tuple[FloatArray, FloatArray]: ...
@@ -142,6 +146,7 @@ class MultiHeadAttention(Module):
         *,
         key_lengths: npt.ArrayLike | None = None,
         is_causal: bool = False,
+        cache: KVCache | None = None,
         need_weights: bool = False,
         num_threads: int | None = None,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -163,6 +168,10 @@ class MultiHeadAttention(Module):
             read.
         is_causal : bool, default False
             Whether query i sees keys 0 to i only.
+        cache : KVCache, optional
+            Of `num_kv_heads` heads of dim `head_dim`. Then `query` (B, L, embed_dim) holds the next L
+            positions: their keys and values are appended, and each attends to all positions up to its
+            own; S is the longest length. `key`, `value` and `key_lengths` may not be given.
         need_weights : bool, default False
             Whether to return the weights as well; they need memory of size L x S.
         num_threads : int, optional
@@ -186,20 +195,26 @@ class MultiHeadAttention(Module):
         >>> output.shape, weights.shape
         ((1, 4, 8), (1, 2, 4, 5))
         """
+        if cache is not None:
+            given = {"key": key, "value": value, "key_lengths": key_lengths}
+            check_cache(cache, self.num_kv_heads, self.head_dim, given)
         heads = self._heads(query, key, value, num_threads)
-        gathered = scaled_dot_product_attention(
-            *heads, attn_mask, is_causal=is_causal, key_lengths=key_lengths, layout="blhd",
-            num_threads=num_threads,
-        )  # fmt: skip
+        weights: FloatArray | None = None
+        if cache is not None:
+            gathered, weights = attend_cached(
+                heads, cache, attn_mask, need_weights=need_weights, num_threads=num_threads
+            )
+        else:
+            options: dict[str, Any] = {
+                "is_causal": is_causal, "key_lengths": key_lengths, "layout": "blhd",
+                "num_threads": num_threads,
+            }  # fmt: skip
+            gathered = scaled_dot_product_attention(*heads, attn_mask, **options)
+            if need_weights:
+                weights = attention_weights(*heads[:2], attn_mask, **options)
         rows = gathered.reshape(*gathered.shape[:-2], self.embed_dim)
         output = self.out_proj(rows, num_threads=num_threads)
-        if not need_weights:
-            return output
-        weights = attention_weights(
-            heads[0], heads[1], attn_mask, is_causal=is_causal, key_lengths=key_lengths,
-            layout="blhd", num_threads=num_threads,
-        )  # fmt: skip
-        return output, weights
+        return output if weights is None else (output, weights)
 
     def _heads(
         self,
