@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from attnx import bias
 from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.cache import KVCache
 from attnx.runtime import (
@@ -42,6 +43,7 @@ __all__ = [
     "TransformerEncoderLayer",
     "attention_weights",
     "available_isas",
+    "bias",
     "force_isa",
     "get_num_threads",
     "isa",

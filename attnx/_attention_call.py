@@ -13,6 +13,7 @@ import numpy as np
 
 from attnx import _check
 from attnx._core._arrays import plain
+from attnx.bias import ALiBi, RelativePosition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -40,7 +41,9 @@ class Attention(NamedTuple):
     head_dim: int
     value_dim: int
     scale: float
-    causal: bool
+    window_left: int  # -1: unbounded; causal: window_right is 0
+    window_right: int
+    options: tuple[Any, ...] | None  # bias, slopes, relative, its reach, sinks, softcap
     one_head: bool  # no array had an axis of heads, so the result has none
 
 
@@ -48,7 +51,7 @@ def heads_first(name: str, x: ArrayLike, swap: bool) -> Array:
     """Return a float array of at least three axes that ends in (head, row, item)."""
     if plain(x):
         return x.swapaxes(-3, -2) if swap else x  # type: ignore[return-value, union-attr]
-    a = _check.floats(name, x)
+    a = _check.any_floats(name, x)
     if a.ndim < 2:
         raise ValueError(f"{name} must have at least 2 axes (rows, dim), got shape {a.shape}")
     if a.ndim == 2:
@@ -71,12 +74,14 @@ def dense(
     *,
     is_causal: bool,
     query_offset: ArrayLike,
+    window: tuple[int | None, int | None] | None,
     key_lengths: ArrayLike | None,
     query_lengths: ArrayLike | None,
     scale: float | None,
+    options: tuple[Any, ...],
     layout: str,
 ) -> Attention:
-    """Check a call on (query, key, value), or on (query, key) for the weights."""
+    """Check a call on (query, key, value), or on (query, key) for the weights; `options`: bias, softcap, sinks."""
     swap = layout != "bhld" and swapped(layout)
     query, key = heads_first("query", arrays[0], swap), heads_first("key", arrays[1], swap)
     value = key if len(arrays) == 2 else heads_first("value", arrays[2], swap)
@@ -90,10 +95,13 @@ def dense(
     if key_shape[:-3] != batch or value_shape[:-3] != batch:
         batch = _broadcast(query, key, value)
     one_head = query is not arrays[0] and all(np.ndim(x) == 2 for x in arrays)
+    scores = (*batch, heads, query_len, key_len)[one_head:]
     if attn_mask is not None:
-        attn_mask = _check.mask(
-            "attn_mask", attn_mask, (*batch, heads, query_len, key_len)[one_head:], query.dtype
-        )
+        attn_mask = _check.mask("attn_mask", attn_mask, scores, _check.real_dtype(query.dtype))
+    if window is None and type(is_causal) is bool:
+        left, right = -1, 0 if is_causal else -1
+    else:
+        left, right = _window(window, is_causal)
     return Attention(
         query, key, None if len(arrays) == 2 else value, attn_mask, batch, None, None,
         None if query_lengths is None else _check.lengths("query_lengths", query_lengths, batch, query_len),
@@ -101,8 +109,8 @@ def dense(
         _check.offsets("query_offset", query_offset, batch),
         heads, group, query_len, key_len, head_dim, value_dim,
         default_scale(head_dim) if scale is None else _check.real("scale", scale),
-        is_causal if type(is_causal) is bool else _check.boolean("is_causal", is_causal),
-        one_head,
+        left, right,
+        _options(options, heads, query.dtype, scores), one_head,
     )  # fmt: skip
 
 
@@ -112,11 +120,14 @@ def packed(
     *,
     is_causal: bool,
     query_offset: ArrayLike,
+    window: tuple[int | None, int | None] | None,
     scale: float | None,
+    options: tuple[Any, ...],
 ) -> Attention:
     """Check an attention call on packed rows (total, heads, dim)."""
     query, key, value = (
-        _check.floats(name, x) for name, x in zip(("query", "key", "value"), arrays, strict=True)
+        _check.any_floats(name, x)
+        for name, x in zip(("query", "key", "value"), arrays, strict=True)
     )
     for name, a in (("query", query), ("key", key), ("value", value)):
         if a.ndim != 3:
@@ -127,24 +138,68 @@ def packed(
     heads, head_dim, value_dim = query.shape[0], query.shape[2], value.shape[2]
     group = _group(query, key, value)
     query_starts = row_starts("query_starts", starts[0], query.shape[1])
-    key_starts = (
-        query_starts
-        if starts[1] is starts[0] and query.shape[1] == key.shape[1]
-        else row_starts("key_starts", starts[1], key.shape[1])
-    )
+    same = starts[1] is starts[0] and query.shape[1] == key.shape[1]
+    key_starts = query_starts if same else row_starts("key_starts", starts[1], key.shape[1])
     if len(key_starts) != len(query_starts):
         raise ValueError(
             f"key_starts must have the length of query_starts ({len(query_starts)}), got {len(key_starts)}"
         )
     batch = (len(query_starts) - 1,)
+    left, right = _window(window, is_causal)
     return Attention(
         query, key, value, None, batch, query_starts, key_starts, None, None,
         _check.offsets("query_offset", query_offset, batch),
         heads, group, longest(query_starts), longest(key_starts), head_dim, value_dim,
         default_scale(head_dim) if scale is None else _check.real("scale", scale),
-        is_causal if type(is_causal) is bool else _check.boolean("is_causal", is_causal),
-        False,
+        left, right, _options(options, heads, query.dtype, None), False,
     )  # fmt: skip
+
+
+def _options(
+    options: tuple[Any, ...], heads: int, dtype: np.dtype[Any], scores: tuple[int, ...] | None
+) -> tuple[Any, ...] | None:
+    """Return bias, slopes, relative, reach, sinks and softcap; `scores` is what a bias array broadcasts to."""
+    bias, softcap, sinks = options
+    if bias is None and softcap is None and sinks is None:
+        return None
+    real = _check.real_dtype(dtype)
+    slopes = relative = None
+    reach = 0
+    if isinstance(bias, ALiBi):
+        bias, slopes = None, bias.resolved(heads, real)
+    elif isinstance(bias, RelativePosition):
+        reach = bias.max_distance
+        bias, relative = None, bias.resolved(heads, real)
+    elif bias is not None and scores is None:
+        raise TypeError(
+            f"bias must be an object of attnx.bias for packed rows, got {type(bias).__name__}"
+        )
+    elif bias is not None:
+        bias = _check.mask("bias", bias, scores, real, may_be_bool=False)
+    if sinks is not None:
+        sinks = _check.mask("sinks", sinks, (heads,), real, may_be_bool=False)
+        if sinks.shape != (heads,):
+            raise ValueError(f"sinks must have shape ({heads},), got {sinks.shape}")
+        sinks = np.ascontiguousarray(sinks)
+    if softcap is not None:
+        softcap = _check.real("softcap", softcap)
+        if softcap <= 0:
+            raise ValueError(f"softcap must be positive, got {softcap}")
+    return bias, slopes, relative, reach, sinks, softcap or 0.0
+
+
+def _window(window: tuple[int | None, int | None] | None, is_causal: bool) -> tuple[int, int]:
+    """Return how many keys to the left and right of its own position a query sees, -1 for all."""
+    causal = _check.boolean("is_causal", is_causal)
+    if window is None:
+        return -1, 0 if causal else -1
+    if not isinstance(window, (tuple, list)) or len(window) != 2:
+        raise TypeError(f"window must be a pair (left, right), got {window!r}")
+    sides = [-1 if side is None else _check.integer("window", side) for side in window]
+    if any(side is not None and n < 0 for side, n in zip(window, sides, strict=True)):
+        raise ValueError(f"window must not be negative, got {tuple(window)}")
+    left, right = (min(n, 1 << 62) for n in sides)
+    return left, 0 if causal else right
 
 
 def default_scale(head_dim: int) -> float:
@@ -170,9 +225,13 @@ def longest(starts: Array) -> int:
 
 def _group(query: Array, key: Array, value: Array) -> int:
     """Return H // G, once dtypes, head dims and heads agree."""
-    if key.dtype is not query.dtype or value.dtype is not query.dtype:
-        _check.same_dtype("key", key, query.dtype)
-        _check.same_dtype("value", value, query.dtype)
+    dtype = query.dtype
+    if key.dtype is not dtype or value.dtype is not dtype:
+        for name, a in (("key", key), ("value", value)):
+            if a.dtype != dtype and a.dtype.itemsize >= dtype.itemsize:
+                raise TypeError(
+                    f"{name} must have the dtype of query ({dtype}) or a smaller one, got {a.dtype}"
+                )
     heads, head_dim = query.shape[-3], query.shape[-1]
     kv_heads = key.shape[-3]
     if key.shape[-1] != head_dim:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
 _FLOAT32, _FLOAT64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 _FLOATS = {_FLOAT32, _FLOAT64}
+_FLOAT16 = np.dtype(np.float16)
 
 
 def array(name: str, x: ArrayLike) -> Array:
@@ -43,6 +44,31 @@ def floats(name: str, x: ArrayLike) -> Array:
     if (a.ndim and a.shape[-1] > 1 and a.strides[-1] != a.itemsize) or not a.flags.aligned:
         return np.ascontiguousarray(a)
     return a
+
+
+def any_floats(name: str, x: ArrayLike) -> Array:
+    """Return x as `floats` does; float16 and bfloat16 may come too."""
+    a = array(name, x)
+    if not is_half(a.dtype):
+        if a.dtype not in _FLOATS or not a.dtype.isnative:
+            raise TypeError(
+                f"{name} must be float32, float64, float16 or bfloat16 in native byte order, got {a.dtype}"
+            )
+    if (a.ndim and a.shape[-1] > 1 and a.strides[-1] != a.itemsize) or not a.flags.aligned:
+        return np.ascontiguousarray(a)
+    return a
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is float16 or ml_dtypes' bfloat16 (known by its name: nothing is imported for it)."""
+    return (dtype == _FLOAT16 and dtype.isnative) or (
+        dtype.itemsize == 2 and dtype.name == "bfloat16"
+    )
+
+
+def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that a call computes in."""
+    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
 
 
 def strided_floats(name: str, a: Array) -> Array:
@@ -125,17 +151,19 @@ def offsets(name: str, x: ArrayLike, shape: tuple[int, ...]) -> Array | None:
 
 
 def mask(
-    name: str, x: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Array | None:
+    name: str,
+    x: ArrayLike,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    may_be_bool: bool = True,
+) -> Array:
     """Return a bool mask, or a float one of `dtype`, that broadcasts to `shape`."""
-    if x is None:
-        return None
     a = array(name, x)
-    if a.dtype != _BOOL:
-        if a.dtype not in _FLOATS or not a.dtype.isnative:
-            raise TypeError(
-                f"{name} must be bool (True: may attend) or float (added to the scores), got {a.dtype}"
-            )
+    if a.dtype != _BOOL or not may_be_bool:
+        if not is_half(a.dtype) and (a.dtype not in _FLOATS or not a.dtype.isnative):
+            wanted = "bool (True: may attend) or float" if may_be_bool else "float"
+            raise TypeError(f"{name} must be {wanted} (added to the scores), got {a.dtype}")
         if a.dtype != dtype:
             a = _cast(a, dtype)
         elif not a.flags.aligned:

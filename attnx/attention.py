@@ -13,9 +13,13 @@ from attnx.runtime import threads_for
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
     from numpy.typing import ArrayLike, NDArray
 
+    from attnx.bias import ALiBi, RelativePosition
+
     Array = NDArray[Any]
 
 __all__ = ["attention_weights", "scaled_dot_product_attention"]
+
+_STAGES = ("scores", "capped", "biased", "weights")  # in the order of enum attnx_stage
 
 
 @overload
@@ -25,11 +29,15 @@ def scaled_dot_product_attention(
     value: ArrayLike,
     attn_mask: ArrayLike | None = None,
     *,
+    bias: ArrayLike | ALiBi | RelativePosition | None = None,
     is_causal: bool = False,
     query_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
     key_lengths: ArrayLike | None = None,
     query_lengths: ArrayLike | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | None = None,
     layout: str = "bhld",
     return_lse: Literal[False] = False,
     out: Array | None = None,
@@ -42,11 +50,15 @@ def scaled_dot_product_attention(
     value: ArrayLike,
     attn_mask: ArrayLike | None = None,
     *,
+    bias: ArrayLike | ALiBi | RelativePosition | None = None,
     is_causal: bool = False,
     query_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
     key_lengths: ArrayLike | None = None,
     query_lengths: ArrayLike | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | None = None,
     layout: str = "bhld",
     return_lse: Literal[True],
     out: Array | None = None,
@@ -58,11 +70,15 @@ def scaled_dot_product_attention(
     value: ArrayLike,
     attn_mask: ArrayLike | None = None,
     *,
+    bias: ArrayLike | ALiBi | RelativePosition | None = None,
     is_causal: bool = False,
     query_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
     key_lengths: ArrayLike | None = None,
     query_lengths: ArrayLike | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | None = None,
     layout: str = "bhld",
     return_lse: bool = False,
     out: Array | None = None,
@@ -73,22 +89,32 @@ def scaled_dot_product_attention(
     Parameters
     ----------
     query : array_like
-        (..., H, L, E), float32 or float64. Two axes mean one head.
+        (..., H, L, E): float32, float64, float16 or bfloat16; the last two are computed in float32. Two axes mean one
+        head.
     key : array_like
-        (..., G, S, E) with H a multiple of G: query head h reads key head h // (H // G).
+        (..., G, S, E) with H a multiple of G: query head h reads key head h // (H // G). Keys and values may be stored
+        in a smaller dtype than the query.
     value : array_like
         (..., G, S, D). Leading axes broadcast as in NumPy.
     attn_mask : array_like, optional
         Broadcasts to (..., H, L, S). bool: True may attend. float: added to the scores; -inf makes its pair invisible.
+    bias : array_like of float, or object of `attnx.bias`, optional
+        Added to the scores before the masks; an array broadcasts to (..., H, L, S), an object is computed in the loop.
     is_causal : bool
         Query i sees the keys j <= i + query_offset.
     query_offset : int or array_like of int
         Position of the first query, one number or one a batch entry. 0 aligns the first query with the first key (as
         PyTorch does for L != S), S - L the last with the last.
+    window : (int or None, int or None), optional
+        How many keys to the left and right of its own position a query sees; None: all. (2, 0) sees three keys.
     key_lengths, query_lengths : array_like of int, optional
         The shape of the batch axes. Keys past their length are not read; queries past theirs give 0.
     scale : float, optional
         Default 1 / sqrt(E).
+    softcap : float, optional
+        Scores become softcap * tanh(score / softcap), before bias and masks.
+    sinks : array_like, optional
+        (H,): a logit a head that takes part in the softmax's denominator only.
     layout : {"bhld", "blhd"}
         "blhd" reads and writes (..., L, H, E), (..., S, G, E), (..., S, G, D) in place.
     return_lse : bool
@@ -103,7 +129,7 @@ def scaled_dot_product_attention(
     out : ndarray
         (..., H, L, D), or (..., L, H, D) for "blhd", in the dtype of query.
     lse : ndarray
-        (..., H, L), only with `return_lse`.
+        (..., H, L), float32 (float64 for float64), only with `return_lse`.
 
     Raises
     ------
@@ -131,8 +157,9 @@ def scaled_dot_product_attention(
     if value is None:  # which would ask for the weights
         raise TypeError("value must be an array, got None")
     call = _attention_call.dense(
-        (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset,
+        (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset, window=window,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
+        options=(bias, softcap, sinks),
     )  # fmt: skip
     return _attend(call, out, return_lse, layout, num_threads)
 
@@ -142,12 +169,17 @@ def attention_weights(
     key: ArrayLike,
     attn_mask: ArrayLike | None = None,
     *,
+    bias: ArrayLike | ALiBi | RelativePosition | None = None,
     is_causal: bool = False,
     query_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
     key_lengths: ArrayLike | None = None,
     query_lengths: ArrayLike | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | None = None,
     layout: str = "bhld",
+    stage: str = "weights",
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -159,8 +191,12 @@ def attention_weights(
         (..., H, L, E), float32 or float64. Two axes mean one head.
     key : array_like
         (..., G, S, E) with H a multiple of G.
-    attn_mask, is_causal, query_offset, key_lengths, query_lengths, scale, layout
+    attn_mask, bias, is_causal, query_offset, window, key_lengths, query_lengths, scale, softcap, sinks, layout
         As in `scaled_dot_product_attention`.
+    stage : {"weights", "biased", "capped", "scores"}
+        What is returned: the weights, or the scores on the way to them: scaled; after the softcap; with bias and masks
+        (-inf where invisible). The first two ignore masks. Keys and rows past their lengths are not computed: 0, and
+        -inf for "biased".
     out : ndarray, optional
         Takes the result; may not overlap an input.
     num_threads : int, optional
@@ -169,7 +205,8 @@ def attention_weights(
     Returns
     -------
     ndarray
-        (..., H, L, S) in every layout. Rows sum to 1; invisible keys, and rows that see nothing, are 0.
+        (..., H, L, S) in every layout, in the dtype of query. Weights sum to 1 over the keys (and a sink); invisible
+        keys, and rows that see nothing, are 0.
 
     Raises
     ------
@@ -189,23 +226,20 @@ def attention_weights(
     array([1., 1., 1.], dtype=float32)
     """
     call = _attention_call.dense(
-        (query, key), attn_mask, is_causal=is_causal, query_offset=query_offset,
+        (query, key), attn_mask, is_causal=is_causal, query_offset=query_offset, window=window,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,
+        options=(bias, softcap, sinks),
     )  # fmt: skip
+    if stage not in _STAGES:
+        raise ValueError(f"stage must be one of {', '.join(_STAGES)}, got {stage!r}")
     shape: tuple[int, ...] = (*call.batch_shape, call.heads, call.query_len, call.key_len)
-    single = call.one_head
-    result = _check.output(
-        "out",
-        out,
-        shape[1:] if single else shape,
-        call.query.dtype,
-        (call.query, call.key, call.mask),
-    )
-    target = _check.writable(result)
+    dtype, real = call.query.dtype, _check.real_dtype(call.query.dtype)
+    inputs = (call.query, call.key, call.mask)
+    result = _check.output("out", out, shape[1:] if call.one_head else shape, dtype, inputs)
+    target = _check.writable(result) if dtype == real else np.empty(result.shape, real)
     if result.size:
-        _attention.attention(
-            call, target[np.newaxis] if single else target, None, threads_for(num_threads)
-        )
+        to = target[np.newaxis] if call.one_head else target
+        _attention.attention(call, to, None, threads_for(num_threads), _STAGES.index(stage))
     if target is not result:
         result[...] = target
     return result
@@ -236,7 +270,7 @@ def _attend(
             "out", out, shape, query.dtype, (query, call.key, call.value, call.mask)
         )
         target = _check.writable(result)
-    lse = np.empty((*batch, heads, rows), query.dtype) if return_lse else None
+    lse = np.empty((*batch, heads, rows), _check.real_dtype(query.dtype)) if return_lse else None
     if result.size or (lse is not None and lse.size):
         to = target[np.newaxis] if call.one_head else target.swapaxes(-3, -2) if swap else target
         _attention.attention(call, to, lse, threads_for(num_threads))

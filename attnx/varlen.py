@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from attnx.bias import ALiBi, RelativePosition
+
     Array = NDArray[Any]
 
 __all__ = ["prepared_varlen_attention", "varlen_attention"]
@@ -27,9 +29,13 @@ def varlen_attention(
     query_starts: ArrayLike,
     key_starts: ArrayLike,
     *,
+    bias: ALiBi | RelativePosition | None = None,
     is_causal: bool = False,
     query_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | None = None,
     return_lse: bool = False,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -39,7 +45,7 @@ def varlen_attention(
     Parameters
     ----------
     query : array_like
-        (rows of all sequences, H, E), float32 or float64.
+        (rows of all sequences, H, E), float32, float64, float16 or bfloat16.
     key : array_like
         (rows of all sequences, G, E) with H a multiple of G.
     value : array_like
@@ -50,8 +56,8 @@ def varlen_attention(
         Query i of a sequence sees the keys j <= i + query_offset of its sequence.
     query_offset : int or array_like of int
         Position of the first query, one number or one a sequence.
-    scale : float, optional
-        Default 1 / sqrt(E).
+    bias, window, scale, softcap, sinks
+        As in `scaled_dot_product_attention`; a bias is an object of `attnx.bias`.
     return_lse : bool
         Also return the natural log of the softmax's denominator.
     out : ndarray, optional
@@ -96,7 +102,7 @@ def varlen_attention(
         "out", out, (rows, call.heads, call.value_dim), call.query.dtype, call[:3]
     )
     target = _check.writable(result)
-    lse = np.empty((rows, call.heads), call.query.dtype) if return_lse else None
+    lse = np.empty((rows, call.heads), _check.real_dtype(call.query.dtype)) if return_lse else None
     if rows and call.heads:
         _attention.attention(
             call,
@@ -114,8 +120,9 @@ def prepared_varlen_attention(
 ) -> Callable[[], None]:
     """Return a function that writes `varlen_attention` of these very arrays to out: checked once, run once a layer."""
     call = _attention_call.packed(
-        (query, key, value), (starts, starts), is_causal=is_causal, query_offset=0, scale=None
-    )
+        (query, key, value), (starts, starts), is_causal=is_causal, query_offset=0, window=None, scale=None,
+        options=(None, None, None),
+    )  # fmt: skip
     rows = out.swapaxes(0, 1)
 
     def run() -> None:

@@ -10,33 +10,43 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* How elements lie in memory; the kernels of an element type convert the others as they read. */
+enum attnx_storage { ATTNX_F32, ATTNX_F64, ATTNX_F16, ATTNX_BF16, ATTNX_BOOL };
+
 /* An array of shape (batch..., heads, rows, items); the batch axes are those of the call. */
 struct attnx_array {
     void *data;             /* NULL: not given */
     const ptrdiff_t *batch; /* one stride a batch axis */
     ptrdiff_t head, row, item;
+    enum attnx_storage storage;
 };
 
-enum attnx_mask_kind { ATTNX_MASK_NONE, ATTNX_MASK_BOOL, ATTNX_MASK_FLOAT };
+/* What attention_weights gives: scores (scaled), softcapped, biased and masked, or the weights. */
+enum attnx_stage { ATTNX_STAGE_SCORES, ATTNX_STAGE_CAPPED, ATTNX_STAGE_BIASED, ATTNX_STAGE_WEIGHTS };
 
-/* Scaled dot-product attention, or (weights != NULL) its weights alone. */
+/* Scaled dot-product attention, or its weights alone. `real` is the element type of the kernel. */
 struct attnx_attention {
-    struct attnx_array query, key, value, mask;
-    struct attnx_array out;         /* (..., H, L, D), or the weights (..., H, L, S) */
-    struct attnx_array lse;         /* (..., H, L) */
-    ptrdiff_t heads, group;         /* H, and H / G query heads for each key/value head */
-    ptrdiff_t query_len, key_len;   /* L, S */
-    ptrdiff_t head_dim, value_dim;  /* E, D */
-    ptrdiff_t batch, batch_axes;    /* B flattened, and the axes that it has */
-    const ptrdiff_t *batch_shape;   /* one extent a batch axis */
-    const int64_t *query_starts;    /* packed rows: first row of each batch entry, B + 1 of them, or NULL */
-    const int64_t *key_starts;      /* likewise */
-    const int64_t *query_lengths;   /* B, or NULL */
-    const int64_t *key_lengths;     /* B, or NULL */
-    const int64_t *query_offsets;   /* position of the first query, B, or NULL for 0 */
-    double scale;
-    int causal;
-    enum attnx_mask_kind mask_kind;
+    struct attnx_array query, key, value;
+    struct attnx_array mask, bias;       /* bool or real (mask), real (bias): broadcast by strides of 0 */
+    struct attnx_array out;              /* (..., H, L, D), or the weights (..., H, L, S), which are real */
+    struct attnx_array lse;              /* (..., H, L), real */
+    ptrdiff_t heads, group;              /* H, and H / G query heads for each key/value head */
+    ptrdiff_t query_len, key_len;        /* L, S */
+    ptrdiff_t head_dim, value_dim;       /* E, D */
+    ptrdiff_t batch, batch_axes;         /* B flattened, and the axes that it has */
+    const ptrdiff_t *batch_shape;        /* one extent a batch axis */
+    const int64_t *query_starts;         /* packed rows: first row of each batch entry, B + 1 of them, or NULL */
+    const int64_t *key_starts;           /* likewise */
+    const int64_t *query_lengths;        /* B, or NULL */
+    const int64_t *key_lengths;          /* B, or NULL */
+    const int64_t *query_offsets;        /* position of the first query, B, or NULL for 0 */
+    const void *sinks;                   /* (H,), real, or NULL */
+    const void *slopes;                  /* ALiBi, (H,), real, or NULL */
+    const void *relative;                /* (H, 2 * reach + 1), real: bias by key minus query position, or NULL */
+    ptrdiff_t reach;                     /* farther positions take the table's ends */
+    ptrdiff_t window_left, window_right; /* -1: unbounded; a causal call has window_right 0 */
+    double scale, softcap;               /* softcap 0: none */
+    enum attnx_stage stage;
 };
 
 /* Softmax over `items` of each of `rows` rows; a row starts at row_offsets[r] elements, in x, mask and out. */
@@ -44,8 +54,8 @@ struct attnx_softmax {
     const void *x;
     const uint8_t *mask; /* NULL: everything is visible */
     void *out;
-    ptrdiff_t axes;           /* axes before the reduced one */
-    const ptrdiff_t *shape;   /* their extents */
+    ptrdiff_t axes;         /* axes before the reduced one */
+    const ptrdiff_t *shape; /* their extents */
     const ptrdiff_t *x_strides, *mask_strides, *out_strides;
     ptrdiff_t rows, items, x_item, mask_item, out_item;
 };

@@ -87,7 +87,7 @@ enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads)
     if (!table) return ATTNX_NO_SUCH_ISA;
     struct job job = {.kernel = &table->kernels[op], .args = args, .plan = {.tasks = num_threads}};
     job.kernel->plan(args, &job.plan);
-    /* A second thread pays from about 4 microseconds of work: waking it costs 1 to 2. */
+    /* Another thread has to pay for the 1 to 2 microseconds that it costs to bring it in. */
     const double worth = job.plan.work / ATTNX_WORK_A_THREAD;
     if (worth < num_threads) num_threads = worth < 1 ? 1 : (int)worth;
     return attnx_parallel_for(run_task, &job, job.plan.tasks, job.plan.scratch, num_threads);

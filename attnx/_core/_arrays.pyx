@@ -6,13 +6,13 @@ np.import_array()
 
 
 def plain(x):
-    """Say whether x is an ndarray of native, aligned float32 or float64, of 3 axes or more, the last of stride one."""
+    """Say whether x is an ndarray of native, aligned float32, float64 or float16, of 3 axes or more, the last of stride one."""
     if not np.PyArray_CheckExact(x):
         return False
     cdef np.ndarray a = x
     cdef int kind = np.PyArray_TYPE(a), last = np.PyArray_NDIM(a) - 1
     return (
-        (kind == np.NPY_FLOAT or kind == np.NPY_DOUBLE)
+        (kind == np.NPY_FLOAT or kind == np.NPY_DOUBLE or kind == np.NPY_FLOAT16)
         and last >= 2
         and np.PyArray_STRIDES(a)[last] == np.PyArray_ITEMSIZE(a)
         and np.PyArray_ISBEHAVED_RO(a)

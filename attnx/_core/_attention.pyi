@@ -3,5 +3,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 def attention(
-    call: tuple[Any, ...], out: NDArray[Any], lse: NDArray[Any] | None, num_threads: int
+    call: tuple[Any, ...],
+    out: NDArray[Any],
+    lse: NDArray[Any] | None,
+    num_threads: int,
+    stage: int = -1,
 ) -> None: ...

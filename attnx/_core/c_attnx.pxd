@@ -4,18 +4,24 @@ from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "attnx.h" nogil:
+    ctypedef enum attnx_storage "enum attnx_storage":
+        ATTNX_F32
+        ATTNX_F64
+        ATTNX_F16
+        ATTNX_BF16
+        ATTNX_BOOL
+
     cdef struct attnx_array:
         void *data
         const Py_ssize_t *batch
         Py_ssize_t head, row, item
+        attnx_storage storage
 
-    ctypedef enum attnx_mask_kind "enum attnx_mask_kind":
-        ATTNX_MASK_NONE
-        ATTNX_MASK_BOOL
-        ATTNX_MASK_FLOAT
+    ctypedef enum attnx_stage "enum attnx_stage":
+        pass
 
     cdef struct attnx_attention:
-        attnx_array query, key, value, mask, out, lse
+        attnx_array query, key, value, mask, bias, out, lse
         Py_ssize_t heads, group
         Py_ssize_t query_len, key_len
         Py_ssize_t head_dim, value_dim
@@ -26,9 +32,13 @@ cdef extern from "attnx.h" nogil:
         const int64_t *query_lengths
         const int64_t *key_lengths
         const int64_t *query_offsets
-        double scale
-        int causal
-        attnx_mask_kind mask_kind
+        const void *sinks
+        const void *slopes
+        const void *relative
+        Py_ssize_t reach
+        Py_ssize_t window_left, window_right
+        double scale, softcap
+        attnx_stage stage
 
     cdef struct attnx_softmax:
         const void *x

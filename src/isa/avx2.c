@@ -5,10 +5,14 @@ ATTNX_TARGET_BEGIN("avx2,fma,f16c,bmi,bmi2")
 
 #include "../kernels/all.h"
 
-const struct attnx_table attnx_table_avx2 = {"avx2", {
+const struct attnx_table attnx_table_avx2 = {
+    .name = "avx2",
+    .kernels =
+        {
 #define ATTNX_OP(name, text, real) {name##_plan_##real, name##_run_##real},
 #include "../ops.inc"
 #undef ATTNX_OP
-}};
+        },
+};
 ATTNX_TARGET_END
 #endif

@@ -3,8 +3,12 @@
 
 #include "../kernels/all.h"
 
-const struct attnx_table attnx_table_scalar = {"scalar", {
+const struct attnx_table attnx_table_scalar = {
+    .name = "scalar",
+    .kernels =
+        {
 #define ATTNX_OP(name, text, real) {name##_plan_##real, name##_run_##real},
 #include "../ops.inc"
 #undef ATTNX_OP
-}};
+        },
+};

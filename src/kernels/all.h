@@ -1,38 +1,47 @@
 /* Every kernel, in order: those of one noun after what they stand on, the general ones once for each element type. */
 #include "real.h"
+#include "storage.h"
 
 #define R f32
 #define real float
 #define REAL_MAX FLT_MAX
-#define ATTNX_F64 0
+#define REAL_IS_F64 0
+#define REAL_STORAGE ATTNX_F32
 #include "exp.h"
+#include "tanh.h"
 #include "tile.h"
 #include "softmax.h"
 #include "score.h"
 #include "mask.h"
+#include "decode.h"
 #include "attention.h"
 #include "attention_weights.h"
 #undef R
 #undef real
 #undef REAL_MAX
-#undef ATTNX_F64
+#undef REAL_IS_F64
+#undef REAL_STORAGE
 #undef ATTNX_TILE_ROWS
 
 #define R f64
 #define real double
 #define REAL_MAX DBL_MAX
-#define ATTNX_F64 1
+#define REAL_IS_F64 1
+#define REAL_STORAGE ATTNX_F64
 #include "exp.h"
+#include "tanh.h"
 #include "tile.h"
 #include "softmax.h"
 #include "score.h"
 #include "mask.h"
+#include "decode.h"
 #include "attention.h"
 #include "attention_weights.h"
 #undef R
 #undef real
 #undef REAL_MAX
-#undef ATTNX_F64
+#undef REAL_IS_F64
+#undef REAL_STORAGE
 
 #include "activation.h"
 #include "linear.h"

@@ -16,7 +16,7 @@
 typedef real K(merge)[2 * K(block_queries)];
 
 /* Weights of a block in place of its scores, and its part of the running maximum and sum. */
-ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int vecs, real *s, real *merge) {
+ATTNX_INLINE void K(weigh)(const struct K(rows) * rows, ptrdiff_t keys, const int vecs, real *s, real *merge) {
     const V(v) lowest = V(set1)(-(real)INFINITY), zero = V(set1)(0);
     V(v) most[K(tile_vecs)], base[K(tile_vecs)], total[K(tile_vecs)];
     ATTNX_UNROLL
@@ -63,7 +63,7 @@ ATTNX_INLINE void K(value_tile)(const real *weights, const struct K(vectors) val
     }
 }
 
-ATTNX_INLINE void K(value_columns)(const struct K(rows) *rows, const struct K(vectors) values, ptrdiff_t keys,
+ATTNX_INLINE void K(value_columns)(const struct K(rows) * rows, const struct K(vectors) values, ptrdiff_t keys,
                                    const int vecs, const real *weights, real *sums, const real *merge) {
 #define VALUE_TILE(r, n) \
     K(value_tile)(weights + (r), values, keys, n, vecs, sums + (r) * rows->stride, rows->stride, merge + (r))
@@ -72,16 +72,17 @@ ATTNX_INLINE void K(value_columns)(const struct K(rows) *rows, const struct K(ve
 }
 
 /* sums = sums * old_scale + (weights of keys [first, first + keys)) x values * new_scale */
-static void K(values)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                      ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
+static void K(values)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                      ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge, real *converted) {
     const ptrdiff_t w = V(width), dim = a->value_dim;
-    struct K(vectors) v = {head->value + first * a->value.row, a->value.row, 0};
+    struct K(vectors) v = {.tail = 0};
+    v.at = K(block_of)(&a->value, head->value, first, keys, dim, converted, &v.step);
     ptrdiff_t d = 0;
-#define VALUE_COLUMNS(n)                                                       \
-    do {                                                                       \
-        K(value_columns)(rows, v, keys, n, s, rows->sums + d, merge);          \
-        d += (n)*w;                                                            \
-        v.at += (n)*w;                                                         \
+#define VALUE_COLUMNS(n)                                              \
+    do {                                                              \
+        K(value_columns)(rows, v, keys, n, s, rows->sums + d, merge); \
+        d += (n) * w;                                                 \
+        v.at += (n) * w;                                              \
     } while (0)
     while (dim - d >= VALUE_VECS * w) VALUE_COLUMNS(VALUE_VECS);
     if (VALUE_VECS > 3 && dim - d >= 3 * w) VALUE_COLUMNS(3);
@@ -93,9 +94,10 @@ static void K(values)(const struct attnx_attention *a, const struct K(head) *hea
 }
 
 /* The same sums with invisible weights marked by -1 and their values not touched. */
-static void K(values_marked)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+static void K(values_marked)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
                              ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
     const ptrdiff_t w = V(width);
+    const enum attnx_storage storage = a->value.storage;
     for (ptrdiff_t r = 0; r < rows->count; r++) {
         const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
         for (ptrdiff_t d = 0; d < a->value_dim; d += w) {
@@ -104,7 +106,8 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
             for (ptrdiff_t k = 0; k < keys; k++) {
                 const real weight = s[k * K(block_queries) + r];
                 if (weight < 0) continue;
-                acc = V(fma)(V(set1)(weight), V(load_n)(head->value + (first + k) * a->value.row + d, n), acc);
+                const void *value = storage_at(head->value, storage, (first + k) * a->value.row + d);
+                acc = V(fma)(V(set1)(weight), K(stored)(value, storage, n), acc);
             }
             real *at = rows->sums + r * rows->stride + d;
             V(store)(at, V(fma)(acc, new_scale, V(mul)(V(load)(at), old_scale)));
@@ -112,68 +115,111 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
     }
 }
 
+/* Scratch of a block of keys: transposed scores, and keys or values converted from their storage. */
+struct K(scratch) {
+    real *s, *converted;
+};
+
 /* One block of keys for one block of queries. */
-static void K(attend_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                            ptrdiff_t first, ptrdiff_t keys, int careful, real *s) {
-    K(merge) merge;
+static void K(attend_block)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                            ptrdiff_t first, ptrdiff_t keys, int careful, const struct K(scratch) * scratch) {
+    K(merge) merge = {0};
+    real *s = scratch->s;
     const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
-    const int whole = state == K(mask_hides_none) && K(visible_end)(a, head, rows->first) >= first + keys;
+    const int whole = state == K(mask_hides_none) && rows->all_begin <= first && rows->all_end >= first + keys;
+    const int plain = whole && !head->bias && !a->slopes && !a->relative;
+    const int few = rows->count <= K(few) && (a->key.storage == REAL_STORAGE || !REAL_IS_F64) &&
+                    (a->value.storage == REAL_STORAGE || !REAL_IS_F64);
     if (state == K(mask_hides_all)) return;
-    K(scores)(a, head, rows, first, keys, s);
-    if (!whole) K(mask_block)(a, head, rows, first, keys, s, 0);
+    if (few) K(scores_few)(a, head, rows, first, keys, s);
+    else K(scores)(a, head, rows, first, keys, s, scratch->converted);
+    if (a->softcap > 0) K(softcap)(a, rows, keys, s);
+    if (!plain) K(mask_block)(a, head, rows, first, keys, s, 0);
     if (rows->vecs == 1) K(weigh)(rows, keys, 1, s, merge);
-    if (rows->vecs == 2) K(weigh)(rows, keys, 2, s, merge);
-    if (rows->vecs == 3) K(weigh)(rows, keys, 3, s, merge);
-    if (careful && !whole) {
+    else if (rows->vecs == 2) K(weigh)(rows, keys, 2, s, merge);
+    else K(weigh)(rows, keys, 3, s, merge);
+    if (careful && !plain) {
         K(mask_block)(a, head, rows, first, keys, s, 1);
         K(values_marked)(a, head, rows, first, keys, s, merge);
+    } else if (few) {
+        K(values_few)(a, head, rows, first, keys, s, merge);
     } else {
-        K(values)(a, head, rows, first, keys, s, merge);
+        K(values)(a, head, rows, first, keys, s, merge, scratch->converted);
     }
 }
 
-static void K(start_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
+static void K(start_rows)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows) {
     K(pack_queries)(a, head, rows);
     for (ptrdiff_t i = 0; i < K(block_queries); i++) rows->most[i] = -(real)INFINITY, rows->total[i] = 0;
     for (ptrdiff_t i = 0; i < rows->count * rows->stride; i++) rows->sums[i] = 0;
 }
 
+/* Puts a row's sink, a logit without a key, into its maximum and sum; returns what the weighted values scale with. */
+static real K(add_sink)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                        ptrdiff_t r) {
+    const real sink = ((const real *)a->sinks)[head->first_head + rows->head[r]], most = rows->most[r];
+    const real top = sink > most ? sink : most;
+    real scale[V(width)], weight[V(width)];
+    if (top == -(real)INFINITY) return 1;
+    V(store)(scale, K(exp)(V(set1)(most - top)));
+    V(store)(weight, K(exp)(V(set1)(sink - top)));
+    rows->most[r] = top;
+    rows->total[r] = rows->total[r] * scale[0] + weight[0];
+    return scale[0];
+}
+
 /* Writes the rows; 1 where all that was written is finite. */
-static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
+static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows) {
     const V(v) zero = V(set1)(0), largest = V(set1)(REAL_MAX);
+    const enum attnx_storage storage = a->out.storage;
     int finite = 1;
     for (ptrdiff_t r = 0; r < rows->count; r++) {
-        const real total = rows->total[r];
-        const V(v) scale = V(set1)(total > 0 ? 1 / total : 0);
-        real *out = head->out + (rows->first + r) * a->out.row;
+        const real sunk = a->sinks ? K(add_sink)(a, head, rows, r) : 1, total = rows->total[r];
+        const V(v) scale = V(set1)(total > 0 ? sunk / total : 0);
+        char *out = storage_at(head->out, storage, rows->head[r] * a->out.head + rows->index[r] * a->out.row);
         for (ptrdiff_t d = 0; d < a->value_dim; d += V(width)) {
             /* Adding 0 makes a -0 that underflow left behind the 0 that other paths give. */
             const V(v) v = V(fma)(V(load)(rows->sums + r * rows->stride + d), scale, zero);
+            const ptrdiff_t n = a->value_dim - d < V(width) ? a->value_dim - d : V(width);
             finite &= V(all)(V(le)(V(abs)(v), largest));
-            if (a->value_dim - d >= V(width)) V(store)(out + d, v);
-            else V(store_n)(out + d, v, a->value_dim - d);
+            K(store_as)(out + d * storage_bytes[storage], storage, v, n);
         }
         if (!head->lse) continue;
-        real *lse = head->lse + (rows->first + r) * a->lse.row;
+        real *lse = head->lse + rows->head[r] * a->lse.head + rows->index[r] * a->lse.row;
         *lse = total == 0 ? -(real)INFINITY : (real)((double)rows->most[r] + log((double)total));
     }
     return finite;
 }
 
-static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                             ptrdiff_t blocks, int careful, real *s) {
-    ptrdiff_t end = 0;
+static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                             ptrdiff_t blocks, int careful, const struct K(scratch) * scratch) {
+    ptrdiff_t begin = head->keys, end = 0;
     for (ptrdiff_t i = 0; i < blocks; i++) {
-        const ptrdiff_t last = K(visible_end)(a, head, rows[i].first + rows[i].count - 1);
-        if (last > end) end = last;
+        if (rows[i].begin < begin) begin = rows[i].begin;
+        if (rows[i].end > end) end = rows[i].end;
         K(start_rows)(a, head, &rows[i]);
     }
-    for (ptrdiff_t first = 0; first < end; first += K(block_keys)) {
+    for (ptrdiff_t at = begin / K(block_keys) * K(block_keys); at < end; at += K(block_keys)) {
         for (ptrdiff_t i = 0; i < blocks; i++) {
-            ptrdiff_t keys = K(visible_end)(a, head, rows[i].first + rows[i].count - 1) - first;
-            if (keys > K(block_keys)) keys = K(block_keys);
-            if (keys > 0) K(attend_block)(a, head, &rows[i], first, keys, careful, s);
+            /* What no row sees at either end of a block adds exact zeros: it is not visited. */
+            const ptrdiff_t first = rows[i].begin > at ? rows[i].begin : at;
+            const ptrdiff_t stop = rows[i].end < at + K(block_keys) ? rows[i].end : at + K(block_keys);
+            if (stop > first) K(attend_block)(a, head, &rows[i], first, stop - first, careful, scratch);
         }
+    }
+}
+
+/* Rows that a call has but does not compute: past query_lengths. Entries [first, end) of those of a key/value head. */
+static void K(blank_rows)(const struct attnx_attention *a, const struct K(head) * head, ptrdiff_t first,
+                          ptrdiff_t end) {
+    const ptrdiff_t blank = a->query_len - head->queries;
+    const enum attnx_storage storage = a->out.storage;
+    for (ptrdiff_t r = first; r < end; r++) {
+        const ptrdiff_t h = r / blank, i = head->queries + r % blank;
+        char *out = storage_at(head->out, storage, h * a->out.head + i * a->out.row);
+        memset(out, 0, (size_t)a->value_dim * storage_bytes[storage]);
+        if (!head->lse) continue;
+        head->lse[h * a->lse.head + i * a->lse.row] = -(real)INFINITY;
     }
 }
 
@@ -183,43 +229,52 @@ enum { K(row_blocks) = 4, K(packed_most) = 32768 };
 
 static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = args;
-    const ptrdiff_t q = K(block_queries), heads = a->batch * a->heads, stride = (a->value_dim + V(width) - 1) / V(width) * V(width);
+    const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
+    const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
+    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
     ptrdiff_t blocks = K(row_blocks);
-    while (blocks > 1 && (blocks * q * a->head_dim > K(packed_most) * 2 ||
-                          heads * ((a->query_len + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
+    while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
+                          heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
         blocks--;
     plan->grain = blocks;
-    plan->tasks = heads * ((a->query_len + blocks * q - 1) / (blocks * q));
-    plan->work = (double)heads * (double)a->query_len * (double)a->key_len * (double)(a->head_dim + a->value_dim + 16) / V(width);
-    plan->scratch = sizeof(real) * (size_t)(K(block_keys) * q + blocks * q * (a->head_dim + stride + 2)) + 64;
+    plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
+    plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)a->key_len *
+                 (double)(a->head_dim + a->value_dim + 16) / (double)w;
+    plan->scratch =
+        sizeof(real) * (size_t)(K(block_keys) * (q + widest) + blocks * q * (a->head_dim + stride + 2)) + 64;
 }
 
 static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
     const struct attnx_attention *a = args;
-    const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q;
-    const ptrdiff_t chunks = (a->query_len + most - 1) / most, stride = (a->value_dim + w - 1) / w * w;
+    const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q, all = a->group * a->query_len;
+    const ptrdiff_t chunks = (all + most - 1) / most, stride = (a->value_dim + w - 1) / w * w;
+    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
     const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
-    const struct K(head) head = K(head_at)(a, entry / a->heads, entry % a->heads);
-    real *s = scratch, *next = s + K(block_keys) * q;
+    const ptrdiff_t kv_heads = a->heads / a->group;
+    const struct K(head) head = K(head_at)(a, entry / kv_heads, entry % kv_heads);
+    const ptrdiff_t computed = a->group * head.queries, end = first + most < all ? first + most : all;
+    const struct K(scratch) block = {scratch, (real *)scratch + K(block_keys) * q};
+    real *next = block.converted + K(block_keys) * widest;
     struct K(rows) rows[K(row_blocks)] = {{0}};
     ptrdiff_t blocks = 0;
-    for (ptrdiff_t at = first; at < head.queries && blocks < plan->grain; at += q, blocks++) {
-        const ptrdiff_t count = head.queries - at < q ? head.queries - at : q;
-        rows[blocks] = (struct K(rows)){at, count, (int)((count + w - 1) / w), next, next + q * a->head_dim, stride,
-                                        next + q * (a->head_dim + stride), next + q * (a->head_dim + stride + 1)};
-        next += q * (a->head_dim + stride + 2);
+    for (ptrdiff_t at = first; at < computed && blocks < plan->grain; at += q, blocks++) {
+        struct K(rows) *r = &rows[blocks];
+        r->count = computed - at < q ? computed - at : q;
+        r->stride = stride;
+        r->packed = next;
+        r->sums = next + q * a->head_dim;
+        r->most = r->sums + q * stride;
+        r->total = r->most + q;
+        next = r->total + q;
+        K(take_rows)(a, &head, at, r);
     }
-    K(attend_blocks)(a, &head, rows, blocks, 0, s);
+    K(attend_blocks)(a, &head, rows, blocks, 0, &block);
+    const int masked = a->window_left >= 0 || a->window_right >= 0 || head.mask || head.bias || a->relative;
     for (ptrdiff_t i = 0; i < blocks; i++) {
-        const int finite = K(finish_rows)(a, &head, &rows[i]);
-        if (finite || !(a->causal || a->mask_kind != ATTNX_MASK_NONE)) continue;
-        K(attend_blocks)(a, &head, &rows[i], 1, 1, s);
+        if (K(finish_rows)(a, &head, &rows[i]) || !masked) continue;
+        K(attend_blocks)(a, &head, &rows[i], 1, 1, &block);
         K(finish_rows)(a, &head, &rows[i]);
     }
-    if (a->query_starts) return;
-    const ptrdiff_t end = first + most < a->query_len ? first + most : a->query_len;
-    for (ptrdiff_t i = first > head.queries ? first : head.queries; i < end; i++) {
-        for (ptrdiff_t d = 0; d < a->value_dim; d++) head.out[i * a->out.row + d] = 0;
-        if (head.lse) head.lse[i * a->lse.row] = -(real)INFINITY;
-    }
+    if (!a->query_starts && end > computed)
+        K(blank_rows)(a, &head, first > computed ? first - computed : 0, end - computed);
 }

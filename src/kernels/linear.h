@@ -30,7 +30,8 @@ ATTNX_INLINE void linear_tile_run(const struct attnx_linear *a, ptrdiff_t row, p
     float sums[linear_tile * ATTNX_PANEL];
     tile_f32 acc;
     const float *x = a->x + row * a->x_row;
-    tile_sum_f32((struct broadcast_f32){x, a->x_row, 1}, (struct vectors_f32){panel, ATTNX_PANEL, 0}, a->in, rows, vecs, acc);
+    tile_sum_f32((struct broadcast_f32){x, a->x_row, 1}, (struct vectors_f32){panel, ATTNX_PANEL, 0}, a->in, rows, vecs,
+                 acc);
     ATTNX_UNROLL
     for (int r = 0; r < rows; r++) {
         ATTNX_UNROLL

@@ -1,23 +1,31 @@
-/* Which keys a block of queries sees, written into its transposed scores.
+/* What comes between a score and the softmax: softcap, biases, and who sees whom, in transposed scores.
  *
- * A masked score is replaced, never added to, so a NaN under the mask leaves no trace. The same walk serves twice:
- * with `mark` false it adds the mask and writes -inf where a pair is invisible; with `mark` true it writes -1 over the
+ * A masked score is replaced, never added to, so a NaN under the mask leaves no trace. What hides pairs serves twice:
+ * with `mark` false it adds the bias and writes -inf where a pair is invisible; with `mark` true it writes -1 over the
  * weights of invisible pairs, for the slow value product that must not touch their values.
  */
+ATTNX_INLINE void K(softcap)(const struct attnx_attention *a, const struct K(rows) * rows, ptrdiff_t keys, real *s) {
+    const V(v) cap = V(set1)((real)a->softcap), inverse = V(set1)((real)(1 / a->softcap));
+    for (ptrdiff_t k = 0; k < keys; k++) {
+        for (ptrdiff_t c = 0; c < rows->vecs; c++) {
+            real *at = s + k * K(block_queries) + c * V(width);
+            V(store)(at, V(mul)(cap, K(tanh)(V(mul)(V(load)(at), inverse))));
+        }
+    }
+}
 
-/* n mask elements of one query row, as what is added to a score: a real, or -inf. */
-ATTNX_INLINE V(v) K(mask_load)(const struct attnx_attention *a, const char *mask, ptrdiff_t row, ptrdiff_t key,
-                               ptrdiff_t n) {
+/* n elements of one row of a mask or bias, as what is added to a score: a real, or -inf. */
+ATTNX_INLINE V(v) K(mask_load)(const struct attnx_array *array, const char *row, ptrdiff_t key, ptrdiff_t n) {
     const V(v) hidden = V(set1)(-(real)INFINITY), seen = V(set1)(0);
-    const ptrdiff_t item = a->mask.item, at = row * a->mask.row + key * item;
-    if (a->mask_kind == ATTNX_MASK_BOOL) {
-        const uint8_t *p = (const uint8_t *)mask + at;
+    const ptrdiff_t item = array->item;
+    if (array->storage == ATTNX_BOOL) {
+        const uint8_t *p = (const uint8_t *)row + key * item;
         if (item == 1) return V(from_bytes)(p, n, seen, hidden);
         uint8_t bytes[V(width)] = {0};
         for (ptrdiff_t i = 0; i < n; i++) bytes[i] = p[i * item];
         return V(from_bytes)(bytes, V(width), seen, hidden);
     }
-    const real *p = (const real *)(const void *)mask + at;
+    const real *p = (const real *)(const void *)row + key * item;
     if (item == 1) return n == V(width) ? V(load)(p) : V(load_n)(p, n);
     real lanes[V(width)] = {0};
     for (ptrdiff_t i = 0; i < n; i++) lanes[i] = p[i * item];
@@ -31,16 +39,22 @@ ATTNX_INLINE void K(mask_score)(real *s, V(v) bias, const int mark) {
     else V(store)(s, V(select)(hidden, bias, V(add)(score, bias)));
 }
 
-/* attn_mask on the scores of keys [first, first + keys) */
-ATTNX_INLINE void K(mask_array)(const struct attnx_attention *a, const struct K(head) *head,
-                                const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
+ATTNX_INLINE const char *K(mask_row)(const struct attnx_array *array, const char *base, const struct K(rows) * rows,
+                                     ptrdiff_t r) {
+    return storage_at(base, array->storage, rows->head[r] * array->head + rows->index[r] * array->row);
+}
+
+/* A mask or bias array on the scores of keys [first, first + keys) */
+ATTNX_INLINE void K(mask_array)(const struct attnx_array *array, const char *base, const struct K(rows) * rows,
+                                ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
     const ptrdiff_t w = V(width);
+    const int one_row = array->row == 0 && (array->head == 0 || rows->head[0] == rows->head[rows->count - 1]);
     for (ptrdiff_t k = 0; k < keys; k += w) {
         const ptrdiff_t n = keys - k < w ? keys - k : w;
         V(v) bias[V(width)];
-        if (a->mask.row == 0) { /* one row for all queries: a number a key */
+        if (one_row) { /* a number a key, for all queries */
             real lanes[V(width)];
-            V(store)(lanes, K(mask_load)(a, head->mask, 0, first + k, n));
+            V(store)(lanes, K(mask_load)(array, K(mask_row)(array, base, rows, 0), first + k, n));
             for (ptrdiff_t j = 0; j < n; j++) {
                 for (ptrdiff_t c = 0; c < rows->vecs; c++)
                     K(mask_score)(s + (k + j) * K(block_queries) + c * w, V(set1)(lanes[j]), mark);
@@ -49,51 +63,102 @@ ATTNX_INLINE void K(mask_array)(const struct attnx_attention *a, const struct K(
         }
         for (ptrdiff_t c = 0; c < rows->vecs; c++) {
             for (ptrdiff_t i = 0; i < w; i++) {
-                const ptrdiff_t row = c * w + i;
-                bias[i] = row < rows->count ? K(mask_load)(a, head->mask, rows->first + row, first + k, n) : V(set1)(0);
+                const ptrdiff_t r = c * w + i;
+                bias[i] = V(set1)(0);
+                if (r < rows->count) bias[i] = K(mask_load)(array, K(mask_row)(array, base, rows, r), first + k, n);
             }
             V(transpose)(bias);
-            for (ptrdiff_t j = 0; j < n; j++)
-                K(mask_score)(s + (k + j) * K(block_queries) + c * w, bias[j], mark);
+            for (ptrdiff_t j = 0; j < n; j++) K(mask_score)(s + (k + j) * K(block_queries) + c * w, bias[j], mark);
         }
     }
 }
 
-/* Causal: lane i of vector c sees the keys before `edge` + c * width + i. */
-ATTNX_INLINE void K(mask_causal)(const struct K(rows) *rows, ptrdiff_t edge, ptrdiff_t keys, real *s, const int mark) {
-    const V(v) fill = V(set1)(mark ? (real)-1 : -(real)INFINITY);
+/* ALiBi (Press et al. 2022): -slope * |position - key|; distances from the block's first key are exact. */
+static void K(bias_alibi)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                          ptrdiff_t first, ptrdiff_t keys, real *s) {
+    const real *slopes = (const real *)a->slopes + head->first_head;
     for (ptrdiff_t c = 0; c < rows->vecs; c++) {
-        const ptrdiff_t start = edge + c * V(width);
-        if (start >= keys) continue;
-        const V(v) end = V(add)(V(set1)((real)(start < -V(width) ? -V(width) : start)), V(iota)());
-        for (ptrdiff_t k = start > 0 ? start : 0; k < keys; k++) {
+        real slope[V(width)] = {0}, position[V(width)] = {0};
+        for (ptrdiff_t i = 0; i < V(width) && c * V(width) + i < rows->count; i++) {
+            slope[i] = -slopes[rows->head[c * V(width) + i]];
+            position[i] = (real)(rows->index[c * V(width) + i] + head->offset - first);
+        }
+        const V(v) slope_v = V(load)(slope), position_v = V(load)(position);
+        for (ptrdiff_t k = 0; k < keys; k++) {
             real *at = s + k * K(block_queries) + c * V(width);
-            V(store)(at, V(select)(V(lt)(V(set1)((real)k), end), V(load)(at), fill));
+            const V(v) distance = V(abs)(V(sub)(position_v, V(set1)((real)k)));
+            V(store)(at, V(add)(V(load)(at), V(mul)(slope_v, distance)));
         }
     }
 }
 
-ATTNX_INLINE void K(mask_block)(const struct attnx_attention *a, const struct K(head) *head,
-                                const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
-    if (a->mask_kind != ATTNX_MASK_NONE) K(mask_array)(a, head, rows, first, keys, s, mark);
-    if (a->causal) K(mask_causal)(rows, rows->first + head->offset + 1 - first, keys, s, mark);
+/* A table by key position minus query position (T5, Raffel et al. 2020), its buckets resolved by the caller. */
+static void K(bias_relative)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                             ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
+    const ptrdiff_t reach = a->reach, length = 2 * reach + 1;
+    const real *table = (const real *)a->relative + head->first_head * length + reach;
+    for (ptrdiff_t c = 0; c < rows->vecs; c++) {
+        for (ptrdiff_t k = 0; k < keys; k++) {
+            real lanes[V(width)] = {0};
+            for (ptrdiff_t i = 0; i < V(width) && c * V(width) + i < rows->count; i++) {
+                const ptrdiff_t r = c * V(width) + i, apart = first + k - rows->index[r] - head->offset;
+                const ptrdiff_t near = apart > reach ? reach : apart < -reach ? -reach : apart;
+                lanes[i] = table[rows->head[r] * length + near];
+            }
+            K(mask_score)(s + k * K(block_queries) + c * V(width), V(load)(lanes), mark);
+        }
+    }
+}
+
+/* Causal, window: each lane sees an interval of keys. */
+ATTNX_INLINE void K(mask_interval)(const struct attnx_attention *a, const struct K(head) * head,
+                                   const struct K(rows) * rows, ptrdiff_t first, ptrdiff_t keys, real *s,
+                                   const int mark) {
+    const V(v) fill = V(set1)(mark ? (real)-1 : -(real)INFINITY);
+    if (rows->all_begin <= first && rows->all_end >= first + keys) return;
+    for (ptrdiff_t c = 0; c < rows->vecs; c++) {
+        real begin[V(width)] = {0}, end[V(width)] = {0};
+        for (ptrdiff_t i = 0; i < V(width) && c * V(width) + i < rows->count; i++) {
+            ptrdiff_t from, to;
+            K(visible)(a, head, rows->index[c * V(width) + i], &from, &to);
+            begin[i] = (real)(from < first ? 0 : from > first + keys ? keys : from - first);
+            end[i] = (real)(to < first ? 0 : to > first + keys ? keys : to - first);
+        }
+        const V(v) begin_v = V(load)(begin), end_v = V(load)(end);
+        for (ptrdiff_t k = 0; k < keys; k++) {
+            const V(v) key = V(set1)((real)k);
+            real *at = s + k * K(block_queries) + c * V(width);
+            const V(v) late = V(select)(V(lt)(key, end_v), V(load)(at), fill);
+            V(store)(at, V(select)(V(lt)(key, begin_v), fill, late));
+        }
+    }
+}
+
+/* Biases and everything that hides, on a block. */
+static void K(mask_block)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+                          ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
+    if (head->bias) K(mask_array)(&a->bias, head->bias, rows, first, keys, s, mark);
+    if (a->slopes && !mark) K(bias_alibi)(a, head, rows, first, keys, s);
+    if (a->relative) K(bias_relative)(a, head, rows, first, keys, s, mark);
+    if (head->mask) K(mask_array)(&a->mask, head->mask, rows, first, keys, s, mark);
+    K(mask_interval)(a, head, rows, first, keys, s, mark);
 }
 
 enum K(mask_state) { K(mask_hides_all), K(mask_mixed), K(mask_hides_none) };
 
 /* What a bool mask says of a whole block: most blocks of real masks are all True or all False. */
-static enum K(mask_state) K(mask_survey)(const struct attnx_attention *a, const struct K(head) *head,
-                                         const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys) {
-    if (a->mask_kind == ATTNX_MASK_NONE) return K(mask_hides_none);
-    if (a->mask_kind != ATTNX_MASK_BOOL || a->mask.item != 1) return K(mask_mixed);
-    const ptrdiff_t distinct = a->mask.row == 0 ? 1 : rows->count;
+static enum K(mask_state) K(mask_survey)(const struct attnx_attention *a, const struct K(head) * head,
+                                         const struct K(rows) * rows, ptrdiff_t first, ptrdiff_t keys) {
     ptrdiff_t seen = 0;
-    for (ptrdiff_t i = 0; i < distinct; i++) {
-        const uint8_t *p = (const uint8_t *)head->mask + (rows->first + i) * a->mask.row + first;
+    if (!head->mask) return K(mask_hides_none);
+    if (a->mask.storage != ATTNX_BOOL || a->mask.item != 1) return K(mask_mixed);
+    for (ptrdiff_t r = 0; r < rows->count; r++) {
+        const uint8_t *p = (const uint8_t *)K(mask_row)(&a->mask, head->mask, rows, r) + first;
         unsigned row = 0;
         for (ptrdiff_t k = 0; k < keys; k++) row += p[k] != 0;
         seen += row;
-        if (seen != 0 && seen != (i + 1) * keys) return K(mask_mixed);
+        if (seen != 0 && seen != (r + 1) * keys) return K(mask_mixed);
+        if (a->mask.row == 0 && a->mask.head == 0) break;
     }
     return seen == 0 ? K(mask_hides_all) : K(mask_hides_none);
 }

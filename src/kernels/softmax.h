@@ -10,48 +10,54 @@ enum { K(softmax_chains) = 4 };
 ATTNX_INLINE V(v) K(softmax_load)(const real *x, const uint8_t *mask, ptrdiff_t n) {
     const V(v) hidden = V(set1)(-(real)INFINITY);
     /* A lane index below n, as a real: lanes past the end must not look like a visible 0. */
-    const V(v) v = n == V(width) ? V(load)(x)
-                                 : V(select)(V(lt)(V(iota)(), V(set1)((real)n)), V(load_n)(x, n), hidden);
+    const V(v) v = n == V(width) ? V(load)(x) : V(select)(V(lt)(V(iota)(), V(set1)((real)n)), V(load_n)(x, n), hidden);
     return mask ? V(from_bytes)(mask, n, v, hidden) : v;
 }
 
 /* Writes softmax(x) to y, the exponentials to e on the way; any of the three may be one array. `empty`: the scale where
  * nothing weighs. */
-ATTNX_INLINE void K(softmax_row)(const real *x, const uint8_t *mask, real *e, real *y, ptrdiff_t items, real empty) {
+ATTNX_INLINE void K(softmax_row)(const real *x, const uint8_t *mask, real *e, real *y, ptrdiff_t items, real empty,
+                                 const real *sink) {
     const ptrdiff_t w = V(width);
     V(v) top[K(softmax_chains)], total[K(softmax_chains)];
     for (int c = 0; c < K(softmax_chains); c++) {
         top[c] = V(set1)(-(real)INFINITY);
         total[c] = V(set1)(0);
     }
-#define SOFTMAX_EACH(BODY)                                                            \
-    do {                                                                              \
-        ptrdiff_t j = 0;                                                              \
-        for (; j + K(softmax_chains) * w <= items; j += K(softmax_chains) * w) {      \
-            ATTNX_UNROLL                                                              \
-            for (int c = 0; c < K(softmax_chains); c++) BODY(j + c * w, c, w);        \
-        }                                                                             \
+#define SOFTMAX_EACH(BODY)                                                                 \
+    do {                                                                                   \
+        ptrdiff_t j = 0;                                                                   \
+        for (; j + K(softmax_chains) * w <= items; j += K(softmax_chains) * w) {           \
+            ATTNX_UNROLL                                                                   \
+            for (int c = 0; c < K(softmax_chains); c++) BODY(j + c * w, c, w);             \
+        }                                                                                  \
         for (int c = 0; j < items; c++, j += w) BODY(j, c, items - j < w ? items - j : w); \
     } while (0)
 #define SOFTMAX_MAX(at, c, n) top[c] = V(max)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), top[c])
     SOFTMAX_EACH(SOFTMAX_MAX);
-    const real most = V(hmax)(V(max)(V(max)(top[0], top[1]), V(max)(top[2], top[3])));
+    real most = V(hmax)(V(max)(V(max)(top[0], top[1]), V(max)(top[2], top[3])));
+    if (sink && *sink > most) most = *sink;
     const V(v) base = V(set1)(most == -(real)INFINITY ? 0 : most);
-#define SOFTMAX_EXP(at, c, n)                                                                                 \
-    do {                                                                                                      \
-        const V(v) part = K(exp)(V(sub)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), base));      \
-        total[c] = V(add)(total[c], part);                                                                    \
-        if ((n) == w) V(store)(e + (at), part);                                                               \
-        else V(store_n)(e + (at), part, n);                                                                   \
+#define SOFTMAX_EXP(at, c, n)                                                                            \
+    do {                                                                                                 \
+        const V(v) part = K(exp)(V(sub)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), base)); \
+        total[c] = V(add)(total[c], part);                                                               \
+        if ((n) == w) V(store)(e + (at), part);                                                          \
+        else V(store_n)(e + (at), part, n);                                                              \
     } while (0)
     SOFTMAX_EACH(SOFTMAX_EXP);
-    const real sum = V(sum)(V(add)(V(add)(total[0], total[1]), V(add)(total[2], total[3])));
+    real sum = V(sum)(V(add)(V(add)(total[0], total[1]), V(add)(total[2], total[3])));
+    if (sink) {
+        real lanes[V(width)];
+        V(store)(lanes, K(exp)(V(sub)(V(set1)(*sink), base)));
+        sum += lanes[0];
+    }
     const V(v) scale = V(set1)(sum == 0 ? empty : 1 / sum);
-#define SOFTMAX_SCALE(at, c, n)                                                                                    \
-    do {                                                                                                           \
-        if ((n) == w) V(store)(y + (at), V(mul)(V(load)(e + (at)), scale));                                        \
-        else V(store_n)(y + (at), V(mul)(V(load_n)(e + (at), n), scale), n);                                       \
-        (void)(c);                                                                                                 \
+#define SOFTMAX_SCALE(at, c, n)                                              \
+    do {                                                                     \
+        if ((n) == w) V(store)(y + (at), V(mul)(V(load)(e + (at)), scale));  \
+        else V(store_n)(y + (at), V(mul)(V(load_n)(e + (at), n), scale), n); \
+        (void)(c);                                                           \
     } while (0)
     SOFTMAX_EACH(SOFTMAX_SCALE);
 #undef SOFTMAX_EACH
@@ -96,8 +102,8 @@ static void K(softmax_line)(const struct attnx_softmax *a, ptrdiff_t row, void *
         mask = bytes;
     }
     /* A row of visible -inf is 0/0 as in NumPy; a row with nothing visible is 0. */
-    if (mask) K(softmax_row)(x, mask, e, y, n, (real)INFINITY);
-    else K(softmax_row)(x, NULL, e, y, n, (real)INFINITY);
+    if (mask) K(softmax_row)(x, mask, e, y, n, (real)INFINITY, NULL);
+    else K(softmax_row)(x, NULL, e, y, n, (real)INFINITY, NULL);
     for (ptrdiff_t j = 0; mask && j < n; j++) y[j] = mask[j] ? y[j] : 0;
     if (a->out_item != 1) {
         for (ptrdiff_t j = 0; j < n; j++) out[j * a->out_item] = y[j];

@@ -42,17 +42,17 @@ ATTNX_INLINE void K(tile_sum)(const struct K(broadcast) a, const struct K(vector
 }
 
 /* Cuts `count` rows into tiles of `most` and then 4, 2, 1; TILE(r, rows) is a statement for rows r .. r + rows. */
-#define ATTNX_TILE_ROWS(count, most, TILE)                                   \
-    do {                                                                     \
-        ptrdiff_t tile_r = 0;                                                \
+#define ATTNX_TILE_ROWS(count, most, TILE)                                         \
+    do {                                                                           \
+        ptrdiff_t tile_r = 0;                                                      \
         for (; (count) - tile_r >= (most); tile_r += (most)) TILE(tile_r, (most)); \
-        if ((most) > 4 && (count) - tile_r >= 4) {                           \
-            TILE(tile_r, 4);                                                 \
-            tile_r += 4;                                                     \
-        }                                                                    \
-        if ((count) - tile_r >= 2) {                                         \
-            TILE(tile_r, 2);                                                 \
-            tile_r += 2;                                                     \
-        }                                                                    \
-        if ((count) - tile_r >= 1) TILE(tile_r, 1);                          \
+        if ((most) > 4 && (count) - tile_r >= 4) {                                 \
+            TILE(tile_r, 4);                                                       \
+            tile_r += 4;                                                           \
+        }                                                                          \
+        if ((count) - tile_r >= 2) {                                               \
+            TILE(tile_r, 2);                                                       \
+            tile_r += 2;                                                           \
+        }                                                                          \
+        if ((count) - tile_r >= 1) TILE(tile_r, 1);                                \
     } while (0)

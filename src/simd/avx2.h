@@ -12,6 +12,26 @@ ATTNX_INLINE f32_v f32_load(const float *p) { return _mm256_loadu_ps(p); }
 ATTNX_INLINE f32_v f32_load_n(const float *p, ptrdiff_t n) { return _mm256_maskload_ps(p, f32_first(n)); }
 ATTNX_INLINE void f32_store(float *p, f32_v v) { _mm256_storeu_ps(p, v); }
 ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) { _mm256_maskstore_ps(p, f32_first(n), v); }
+ATTNX_INLINE f32_v f32_load_f16(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, 0x08));
+}
+ATTNX_INLINE f32_v f32_load_bf16(const uint16_t *p) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+ATTNX_INLINE void f32_store_bf16(uint16_t *p, f32_v v) {
+    const __m256i bits = _mm256_castps_si256(v),
+                  odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i unordered = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, unordered), 16);
+    const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, packed);
+}
 ATTNX_INLINE f32_v f32_set1(float x) { return _mm256_set1_ps(x); }
 ATTNX_INLINE f32_v f32_iota(void) { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
 ATTNX_INLINE f32_v f32_add(f32_v a, f32_v b) { return _mm256_add_ps(a, b); }

@@ -5,17 +5,29 @@ enum { f32_width = 16 };
 
 ATTNX_INLINE __mmask16 f32_first(ptrdiff_t n) { return (__mmask16)_bzhi_u32(0xFFFFu, (unsigned)n); }
 ATTNX_INLINE f32_v f32_load(const float *p) { return _mm512_loadu_ps(p); }
-ATTNX_INLINE f32_v f32_load_n(const float *p, ptrdiff_t n) {
-    return _mm512_maskz_loadu_ps(f32_first(n), p);
-}
+ATTNX_INLINE f32_v f32_load_n(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(f32_first(n), p); }
 ATTNX_INLINE void f32_store(float *p, f32_v v) { _mm512_storeu_ps(p, v); }
-ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) {
-    _mm512_mask_storeu_ps(p, f32_first(n), v);
+ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) { _mm512_mask_storeu_ps(p, f32_first(n), v); }
+ATTNX_INLINE f32_v f32_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, 0x08));
+}
+ATTNX_INLINE f32_v f32_load_bf16(const uint16_t *p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+ATTNX_INLINE void f32_store_bf16(uint16_t *p, f32_v v) {
+    const __m512i bits = _mm512_castps_si512(v),
+                  odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __m512i either = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(either, 16)));
 }
 ATTNX_INLINE f32_v f32_set1(float x) { return _mm512_set1_ps(x); }
-ATTNX_INLINE f32_v f32_iota(void) {
-    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-}
+ATTNX_INLINE f32_v f32_iota(void) { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 ATTNX_INLINE f32_v f32_add(f32_v a, f32_v b) { return _mm512_add_ps(a, b); }
 ATTNX_INLINE f32_v f32_sub(f32_v a, f32_v b) { return _mm512_sub_ps(a, b); }
 ATTNX_INLINE f32_v f32_mul(f32_v a, f32_v b) { return _mm512_mul_ps(a, b); }
@@ -77,13 +89,9 @@ enum { f64_width = 8 };
 
 ATTNX_INLINE __mmask8 f64_first(ptrdiff_t n) { return (__mmask8)_bzhi_u32(0xFFu, (unsigned)n); }
 ATTNX_INLINE f64_v f64_load(const double *p) { return _mm512_loadu_pd(p); }
-ATTNX_INLINE f64_v f64_load_n(const double *p, ptrdiff_t n) {
-    return _mm512_maskz_loadu_pd(f64_first(n), p);
-}
+ATTNX_INLINE f64_v f64_load_n(const double *p, ptrdiff_t n) { return _mm512_maskz_loadu_pd(f64_first(n), p); }
 ATTNX_INLINE void f64_store(double *p, f64_v v) { _mm512_storeu_pd(p, v); }
-ATTNX_INLINE void f64_store_n(double *p, f64_v v, ptrdiff_t n) {
-    _mm512_mask_storeu_pd(p, f64_first(n), v);
-}
+ATTNX_INLINE void f64_store_n(double *p, f64_v v, ptrdiff_t n) { _mm512_mask_storeu_pd(p, f64_first(n), v); }
 ATTNX_INLINE f64_v f64_set1(double x) { return _mm512_set1_pd(x); }
 ATTNX_INLINE f64_v f64_iota(void) { return _mm512_setr_pd(0, 1, 2, 3, 4, 5, 6, 7); }
 ATTNX_INLINE f64_v f64_add(f64_v a, f64_v b) { return _mm512_add_pd(a, b); }

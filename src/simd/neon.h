@@ -15,6 +15,15 @@ ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) {
     vst1q_f32(lanes, v);
     for (ptrdiff_t i = 0; i < n; i++) p[i] = lanes[i];
 }
+ATTNX_INLINE f32_v f32_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
+ATTNX_INLINE f32_v f32_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+ATTNX_INLINE void f32_store_bf16(uint16_t *p, f32_v v) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(v), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7FFF)));
+    const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    vst1_u16(p, vshrn_n_u32(vbslq_u32(vceqq_f32(v, v), rounded, quiet), 16));
+}
 ATTNX_INLINE f32_v f32_set1(float x) { return vdupq_n_f32(x); }
 ATTNX_INLINE f32_v f32_iota(void) {
     static const float lanes[4] = {0, 1, 2, 3};
