@@ -46,7 +46,6 @@ def starts_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def attend_packed(starts: npt.NDArray[np.int64], is_causal: bool) -> Attend:
     """Return self-attention inside each of the packed sequences."""
-
     runs: dict[Workspace, Callable[[], None]] = {}
 
     def attend(work: Workspace) -> None:

@@ -12,11 +12,9 @@
  * finished row is not finite and something was masked, the rows are done again with invisible weights marked and skipped.
  */
 
-/* How a block joins what came before, for each query: exp(m - m'), and from block_queries on exp(m_b - m'). */
-typedef real K(merge)[2 * K(block_queries)];
-
-/* Weights of a block in place of its scores, and its part of the running maximum and sum. */
-ATTNX_INLINE void K(weigh)(const struct K(rows) * rows, ptrdiff_t keys, const int vecs, real *s, real *merge) {
+/* Weights of a block in place of its scores, and its part of the running maximum and sum. `merge` tells how the block
+ * joins what came before, for each query: exp(m - m'), and from block_queries on exp(m_b - m'). */
+ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int vecs, real *s, real *merge) {
     const V(v) lowest = V(set1)(-(real)INFINITY), zero = V(set1)(0);
     V(v) most[K(tile_vecs)], base[K(tile_vecs)], total[K(tile_vecs)];
     ATTNX_UNROLL
@@ -63,7 +61,7 @@ ATTNX_INLINE void K(value_tile)(const real *weights, const struct K(vectors) val
     }
 }
 
-ATTNX_INLINE void K(value_columns)(const struct K(rows) * rows, const struct K(vectors) values, ptrdiff_t keys,
+ATTNX_INLINE void K(value_columns)(const struct K(rows) *rows, const struct K(vectors) values, ptrdiff_t keys,
                                    const int vecs, const real *weights, real *sums, const real *merge) {
 #define VALUE_TILE(r, n) \
     K(value_tile)(weights + (r), values, keys, n, vecs, sums + (r) * rows->stride, rows->stride, merge + (r))
@@ -72,7 +70,7 @@ ATTNX_INLINE void K(value_columns)(const struct K(rows) * rows, const struct K(v
 }
 
 /* sums = sums * old_scale + (weights of keys [first, first + keys)) x values * new_scale */
-static void K(values)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(values)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                       ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge, real *converted) {
     const ptrdiff_t w = V(width), dim = a->value_dim;
     struct K(vectors) v = {.tail = 0};
@@ -94,7 +92,7 @@ static void K(values)(const struct attnx_attention *a, const struct K(head) * he
 }
 
 /* The same sums with invisible weights marked by -1 and their values not touched. */
-static void K(values_marked)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(values_marked)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                              ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
     const ptrdiff_t w = V(width);
     const enum attnx_storage storage = a->value.storage;
@@ -115,20 +113,19 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
     }
 }
 
-/* Scratch of a block of keys: transposed scores, and keys or values converted from their storage. */
+/* Scratch of a block of keys: transposed scores, keys or values converted from their storage, and how it joins. */
 struct K(scratch) {
-    real *s, *converted;
+    real *s, *converted, *merge;
 };
 
 /* One block of keys for one block of queries. */
-static void K(attend_block)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
-                            ptrdiff_t first, ptrdiff_t keys, int careful, const struct K(scratch) * scratch) {
-    K(merge) merge = {0};
-    real *s = scratch->s;
+static void K(attend_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                            ptrdiff_t first, ptrdiff_t keys, int careful, const struct K(scratch) *scratch) {
+    real *s = scratch->s, *merge = scratch->merge;
     const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
-    const int whole = state == K(mask_hides_none) && rows->all_begin <= first && rows->all_end >= first + keys;
+    const int whole = state == K(mask_hides_none) &&rows->all_begin <= first && rows->all_end >= first + keys;
     const int plain = whole && !head->bias && !a->slopes && !a->relative;
-    const int few = rows->count <= K(few) && (a->key.storage == REAL_STORAGE || !REAL_IS_F64) &&
+    const int few = rows->count <= K(few) &&(a->key.storage == REAL_STORAGE || !REAL_IS_F64) &&
                     (a->value.storage == REAL_STORAGE || !REAL_IS_F64);
     if (state == K(mask_hides_all)) return;
     if (few) K(scores_few)(a, head, rows, first, keys, s);
@@ -148,14 +145,14 @@ static void K(attend_block)(const struct attnx_attention *a, const struct K(head
     }
 }
 
-static void K(start_rows)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows) {
+static void K(start_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
     K(pack_queries)(a, head, rows);
     for (ptrdiff_t i = 0; i < K(block_queries); i++) rows->most[i] = -(real)INFINITY, rows->total[i] = 0;
     for (ptrdiff_t i = 0; i < rows->count * rows->stride; i++) rows->sums[i] = 0;
 }
 
 /* Puts a row's sink, a logit without a key, into its maximum and sum; returns what the weighted values scale with. */
-static real K(add_sink)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static real K(add_sink)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                         ptrdiff_t r) {
     const real sink = ((const real *)a->sinks)[head->first_head + rows->head[r]], most = rows->most[r];
     const real top = sink > most ? sink : most;
@@ -169,7 +166,7 @@ static real K(add_sink)(const struct attnx_attention *a, const struct K(head) * 
 }
 
 /* Writes the rows; 1 where all that was written is finite. */
-static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows) {
+static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
     const V(v) zero = V(set1)(0), largest = V(set1)(REAL_MAX);
     const enum attnx_storage storage = a->out.storage;
     int finite = 1;
@@ -182,7 +179,8 @@ static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) 
             const V(v) v = V(fma)(V(load)(rows->sums + r * rows->stride + d), scale, zero);
             const ptrdiff_t n = a->value_dim - d < V(width) ? a->value_dim - d : V(width);
             finite &= V(all)(V(le)(V(abs)(v), largest));
-            K(store_as)(out + d * storage_bytes[storage], storage, v, n);
+            if (storage == REAL_STORAGE) K(store_as)(out + d * (ptrdiff_t)sizeof(real), REAL_STORAGE, v, n);
+            else K(store_as)(out + d * storage_bytes[storage], storage, v, n);
         }
         if (!head->lse) continue;
         real *lse = head->lse + rows->head[r] * a->lse.head + rows->index[r] * a->lse.row;
@@ -191,15 +189,15 @@ static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) 
     return finite;
 }
 
-static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
-                             ptrdiff_t blocks, int careful, const struct K(scratch) * scratch) {
+static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                             ptrdiff_t blocks, int careful, const struct K(scratch) *scratch) {
     ptrdiff_t begin = head->keys, end = 0;
     for (ptrdiff_t i = 0; i < blocks; i++) {
         if (rows[i].begin < begin) begin = rows[i].begin;
         if (rows[i].end > end) end = rows[i].end;
         K(start_rows)(a, head, &rows[i]);
     }
-    for (ptrdiff_t at = begin / K(block_keys) * K(block_keys); at < end; at += K(block_keys)) {
+    for (ptrdiff_t at = begin / K(block_keys) *K(block_keys); at < end; at += K(block_keys)) {
         for (ptrdiff_t i = 0; i < blocks; i++) {
             /* What no row sees at either end of a block adds exact zeros: it is not visited. */
             const ptrdiff_t first = rows[i].begin > at ? rows[i].begin : at;
@@ -210,8 +208,7 @@ static void K(attend_blocks)(const struct attnx_attention *a, const struct K(hea
 }
 
 /* Rows that a call has but does not compute: past query_lengths. Entries [first, end) of those of a key/value head. */
-static void K(blank_rows)(const struct attnx_attention *a, const struct K(head) * head, ptrdiff_t first,
-                          ptrdiff_t end) {
+static void K(blank_rows)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t first, ptrdiff_t end) {
     const ptrdiff_t blank = a->query_len - head->queries;
     const enum attnx_storage storage = a->out.storage;
     for (ptrdiff_t r = first; r < end; r++) {
@@ -240,8 +237,9 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
     plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)a->key_len *
                  (double)(a->head_dim + a->value_dim + 16) / (double)w;
-    plan->scratch =
-        sizeof(real) * (size_t)(K(block_keys) * (q + widest) + blocks * q * (a->head_dim + stride + 2)) + 64;
+    plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
+                                            blocks * q * (a->head_dim + stride + 2)) +
+                    sizeof(struct K(rows)) * K(row_blocks) + 64;
 }
 
 static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
@@ -253,9 +251,10 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     const ptrdiff_t kv_heads = a->heads / a->group;
     const struct K(head) head = K(head_at)(a, entry / kv_heads, entry % kv_heads);
     const ptrdiff_t computed = a->group * head.queries, end = first + most < all ? first + most : all;
-    const struct K(scratch) block = {scratch, (real *)scratch + K(block_keys) * q};
-    real *next = block.converted + K(block_keys) * widest;
-    struct K(rows) rows[K(row_blocks)] = {{0}};
+    real *s = scratch; /* first, since it is aligned */
+    const struct K(scratch) block = {s, s + (K(block_keys) + 2) * q, s + K(block_keys) *q};
+    struct K(rows) *rows = (struct K(rows) *)(void *)(block.converted + K(block_keys) *widest);
+    real *next = (real *)(void *)(rows + K(row_blocks));
     ptrdiff_t blocks = 0;
     for (ptrdiff_t at = first; at < computed && blocks < plan->grain; at += q, blocks++) {
         struct K(rows) *r = &rows[blocks];

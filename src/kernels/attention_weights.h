@@ -9,15 +9,15 @@ static void K(attention_weights_plan)(const void *args, struct attnx_plan *plan)
     plan->grain = 1;
     plan->tasks = a->batch * (a->heads / a->group) * ((rows + q - 1) / q);
     plan->work = (double)plan->tasks * (double)q * (double)a->key_len * (double)(a->head_dim + 24) / (double)w;
-    plan->scratch = sizeof(real) * (size_t)(K(block_keys) * (q + a->head_dim + w) + q * a->head_dim) + 64;
+    plan->scratch = sizeof(real) * (size_t)(K(block_keys) *(q + a->head_dim + w) + q * a->head_dim) + 64;
 }
 
-static real *K(weights_row)(const struct attnx_attention *a, const struct K(head) * head, ptrdiff_t h, ptrdiff_t i) {
+static real *K(weights_row)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t h, ptrdiff_t i) {
     return (real *)head->out + h * a->out.head + i * a->out.row;
 }
 
 /* Transposed scores of keys [first, first + keys) into the rows of the matrix. */
-static void K(store_scores)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(store_scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                             ptrdiff_t first, ptrdiff_t keys, const real *s) {
     const ptrdiff_t w = V(width);
     for (ptrdiff_t k = 0; k < keys; k += w) {
@@ -36,15 +36,15 @@ static void K(store_scores)(const struct attnx_attention *a, const struct K(head
 }
 
 /* All keys that exist, or for the weights those that any row sees, of a block of rows. */
-static void K(weights_of_rows)(const struct attnx_attention *a, const struct K(head) * head,
-                               const struct K(rows) * rows, real *s) {
+static void K(weights_of_rows)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                               real *s) {
     const int hide = a->stage >= ATTNX_STAGE_BIASED;
     const ptrdiff_t keys = a->stage == ATTNX_STAGE_WEIGHTS ? rows->end : head->keys;
     const real rest = a->stage == ATTNX_STAGE_BIASED ? -(real)INFINITY : 0;
     K(pack_queries)(a, head, rows);
     for (ptrdiff_t k = 0; k < keys; k += K(block_keys)) {
         const ptrdiff_t n = keys - k < K(block_keys) ? keys - k : K(block_keys);
-        K(scores)(a, head, rows, k, n, s, s + K(block_keys) * K(block_queries));
+        K(scores)(a, head, rows, k, n, s, s + K(block_keys) *K(block_queries));
         if (a->softcap > 0 && a->stage >= ATTNX_STAGE_CAPPED) K(softcap)(a, rows, n, s);
         if (hide) K(mask_block)(a, head, rows, k, n, s, 0);
         K(store_scores)(a, head, rows, k, n, s);
@@ -69,7 +69,7 @@ static void K(attention_weights_run)(const void *args, const struct attnx_plan *
     if (first < computed) {
         struct K(rows) rows;
         rows.count = computed - first < q ? computed - first : q;
-        rows.packed = s + K(block_keys) * (q + a->head_dim + V(width));
+        rows.packed = s + K(block_keys) *(q + a->head_dim + V(width));
         K(take_rows)(a, &head, first, &rows);
         K(weights_of_rows)(a, &head, &rows, s);
     }

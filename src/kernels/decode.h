@@ -8,7 +8,7 @@
 enum { K(few) = V(width) / 2 < 8 ? V(width) / 2 : 8 }; /* from here on the tile is as fast, and has no transposing */
 
 /* acc[r] += sum_e key[lane, e] * q[e, r] over the coordinates [e, e + n), n = width where `whole` */
-ATTNX_INLINE void K(score_few_step)(const V(v) * block, const real *q, const int count, const ptrdiff_t n, V(v) * acc) {
+ATTNX_INLINE void K(score_few_step)(const V(v) *block, const real *q, const int count, const ptrdiff_t n, V(v) *acc) {
     ATTNX_UNROLL
     for (ptrdiff_t j = 0; j < n; j++) {
         ATTNX_UNROLL
@@ -18,7 +18,7 @@ ATTNX_INLINE void K(score_few_step)(const V(v) * block, const real *q, const int
 
 /* Scores of one vector of keys (n of them, `row` elements apart) */
 ATTNX_INLINE void K(score_few_keys)(const void *key, ptrdiff_t row, const enum attnx_storage storage, ptrdiff_t n,
-                                    const struct K(rows) * rows, ptrdiff_t depth, const int count, real *s) {
+                                    const struct K(rows) *rows, ptrdiff_t depth, const int count, real *s) {
     const ptrdiff_t w = V(width);
     V(v) acc[8], block[V(width)];
     real lanes[V(width)];
@@ -87,7 +87,7 @@ ATTNX_INLINE void K(value_few_tile)(const struct attnx_array *values, const void
 /* Values of up to four vectors of columns for `count` queries from row r on */
 ATTNX_INLINE void K(value_few_columns)(const struct attnx_array *values, const void *base, ptrdiff_t keys,
                                        ptrdiff_t dim, const real *s, const int count, const real *merge,
-                                       const struct K(rows) * out) {
+                                       const struct K(rows) *out) {
     V(v) acc[8][4];
     K(value_few_tile)(values, base, keys, dim, s, count, acc);
     for (int r = 0; r < count; r++) {
@@ -99,7 +99,7 @@ ATTNX_INLINE void K(value_few_columns)(const struct attnx_array *values, const v
     }
 }
 
-static void K(scores_few)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(scores_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, real *s) {
     const ptrdiff_t w = V(width), row = a->key.row, depth = a->head_dim, count = rows->count;
     const enum attnx_storage storage = a->key.storage;
@@ -121,7 +121,7 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
     }
 }
 
-static void K(values_few)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(values_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
     const ptrdiff_t most = 4 * V(width);
     for (ptrdiff_t d = 0; d < a->value_dim; d += most) {

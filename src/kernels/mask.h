@@ -4,7 +4,7 @@
  * with `mark` false it adds the bias and writes -inf where a pair is invisible; with `mark` true it writes -1 over the
  * weights of invisible pairs, for the slow value product that must not touch their values.
  */
-ATTNX_INLINE void K(softcap)(const struct attnx_attention *a, const struct K(rows) * rows, ptrdiff_t keys, real *s) {
+ATTNX_INLINE void K(softcap)(const struct attnx_attention *a, const struct K(rows) *rows, ptrdiff_t keys, real *s) {
     const V(v) cap = V(set1)((real)a->softcap), inverse = V(set1)((real)(1 / a->softcap));
     for (ptrdiff_t k = 0; k < keys; k++) {
         for (ptrdiff_t c = 0; c < rows->vecs; c++) {
@@ -39,13 +39,13 @@ ATTNX_INLINE void K(mask_score)(real *s, V(v) bias, const int mark) {
     else V(store)(s, V(select)(hidden, bias, V(add)(score, bias)));
 }
 
-ATTNX_INLINE const char *K(mask_row)(const struct attnx_array *array, const char *base, const struct K(rows) * rows,
+ATTNX_INLINE const char *K(mask_row)(const struct attnx_array *array, const char *base, const struct K(rows) *rows,
                                      ptrdiff_t r) {
     return storage_at(base, array->storage, rows->head[r] * array->head + rows->index[r] * array->row);
 }
 
 /* A mask or bias array on the scores of keys [first, first + keys) */
-ATTNX_INLINE void K(mask_array)(const struct attnx_array *array, const char *base, const struct K(rows) * rows,
+ATTNX_INLINE void K(mask_array)(const struct attnx_array *array, const char *base, const struct K(rows) *rows,
                                 ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
     const ptrdiff_t w = V(width);
     const int one_row = array->row == 0 && (array->head == 0 || rows->head[0] == rows->head[rows->count - 1]);
@@ -74,12 +74,12 @@ ATTNX_INLINE void K(mask_array)(const struct attnx_array *array, const char *bas
 }
 
 /* ALiBi (Press et al. 2022): -slope * |position - key|; distances from the block's first key are exact. */
-static void K(bias_alibi)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(bias_alibi)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, real *s) {
     const real *slopes = (const real *)a->slopes + head->first_head;
     for (ptrdiff_t c = 0; c < rows->vecs; c++) {
         real slope[V(width)] = {0}, position[V(width)] = {0};
-        for (ptrdiff_t i = 0; i < V(width) && c * V(width) + i < rows->count; i++) {
+        for (ptrdiff_t i = 0; i < V(width) &&c * V(width) + i < rows->count; i++) {
             slope[i] = -slopes[rows->head[c * V(width) + i]];
             position[i] = (real)(rows->index[c * V(width) + i] + head->offset - first);
         }
@@ -93,14 +93,14 @@ static void K(bias_alibi)(const struct attnx_attention *a, const struct K(head) 
 }
 
 /* A table by key position minus query position (T5, Raffel et al. 2020), its buckets resolved by the caller. */
-static void K(bias_relative)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(bias_relative)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                              ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
     const ptrdiff_t reach = a->reach, length = 2 * reach + 1;
     const real *table = (const real *)a->relative + head->first_head * length + reach;
     for (ptrdiff_t c = 0; c < rows->vecs; c++) {
         for (ptrdiff_t k = 0; k < keys; k++) {
             real lanes[V(width)] = {0};
-            for (ptrdiff_t i = 0; i < V(width) && c * V(width) + i < rows->count; i++) {
+            for (ptrdiff_t i = 0; i < V(width) &&c * V(width) + i < rows->count; i++) {
                 const ptrdiff_t r = c * V(width) + i, apart = first + k - rows->index[r] - head->offset;
                 const ptrdiff_t near = apart > reach ? reach : apart < -reach ? -reach : apart;
                 lanes[i] = table[rows->head[r] * length + near];
@@ -111,14 +111,14 @@ static void K(bias_relative)(const struct attnx_attention *a, const struct K(hea
 }
 
 /* Causal, window: each lane sees an interval of keys. */
-ATTNX_INLINE void K(mask_interval)(const struct attnx_attention *a, const struct K(head) * head,
-                                   const struct K(rows) * rows, ptrdiff_t first, ptrdiff_t keys, real *s,
+ATTNX_INLINE void K(mask_interval)(const struct attnx_attention *a, const struct K(head) *head,
+                                   const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys, real *s,
                                    const int mark) {
     const V(v) fill = V(set1)(mark ? (real)-1 : -(real)INFINITY);
     if (rows->all_begin <= first && rows->all_end >= first + keys) return;
     for (ptrdiff_t c = 0; c < rows->vecs; c++) {
         real begin[V(width)] = {0}, end[V(width)] = {0};
-        for (ptrdiff_t i = 0; i < V(width) && c * V(width) + i < rows->count; i++) {
+        for (ptrdiff_t i = 0; i < V(width) &&c * V(width) + i < rows->count; i++) {
             ptrdiff_t from, to;
             K(visible)(a, head, rows->index[c * V(width) + i], &from, &to);
             begin[i] = (real)(from < first ? 0 : from > first + keys ? keys : from - first);
@@ -135,7 +135,7 @@ ATTNX_INLINE void K(mask_interval)(const struct attnx_attention *a, const struct
 }
 
 /* Biases and everything that hides, on a block. */
-static void K(mask_block)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(mask_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
     if (head->bias) K(mask_array)(&a->bias, head->bias, rows, first, keys, s, mark);
     if (a->slopes && !mark) K(bias_alibi)(a, head, rows, first, keys, s);
@@ -147,8 +147,8 @@ static void K(mask_block)(const struct attnx_attention *a, const struct K(head) 
 enum K(mask_state) { K(mask_hides_all), K(mask_mixed), K(mask_hides_none) };
 
 /* What a bool mask says of a whole block: most blocks of real masks are all True or all False. */
-static enum K(mask_state) K(mask_survey)(const struct attnx_attention *a, const struct K(head) * head,
-                                         const struct K(rows) * rows, ptrdiff_t first, ptrdiff_t keys) {
+static enum K(mask_state) K(mask_survey)(const struct attnx_attention *a, const struct K(head) *head,
+                                         const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys) {
     ptrdiff_t seen = 0;
     if (!head->mask) return K(mask_hides_none);
     if (a->mask.storage != ATTNX_BOOL || a->mask.item != 1) return K(mask_mixed);

@@ -70,8 +70,8 @@ struct K(rows) {
 };
 
 /* The keys that query i sees by position: [begin, end). */
-ATTNX_INLINE void K(visible)(const struct attnx_attention *a, const struct K(head) * head, ptrdiff_t i,
-                             ptrdiff_t *begin, ptrdiff_t *end) {
+ATTNX_INLINE void K(visible)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t i, ptrdiff_t *begin,
+                             ptrdiff_t *end) {
     const ptrdiff_t position = i + head->offset, keys = head->keys;
     *begin = a->window_left < 0 || position < a->window_left ? 0 : position - a->window_left;
     *end = keys;
@@ -81,8 +81,8 @@ ATTNX_INLINE void K(visible)(const struct attnx_attention *a, const struct K(hea
 }
 
 /* Fills in which rows these are and what they see. */
-static void K(take_rows)(const struct attnx_attention *a, const struct K(head) * head, ptrdiff_t first,
-                         struct K(rows) * rows) {
+static void K(take_rows)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t first,
+                         struct K(rows) *rows) {
     ptrdiff_t h = first / head->queries, i = first % head->queries;
     rows->vecs = (int)((rows->count + V(width) - 1) / V(width));
     rows->begin = rows->all_end = head->keys;
@@ -100,24 +100,31 @@ static void K(take_rows)(const struct attnx_attention *a, const struct K(head) *
     }
 }
 
-static void K(pack_queries)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows) {
+ATTNX_INLINE void K(pack_vector)(const struct attnx_attention *a, const struct K(head) *head,
+                                 const struct K(rows) *rows, ptrdiff_t c, const enum attnx_storage storage) {
     const V(v) scale = V(set1)((real)a->scale);
-    const ptrdiff_t w = V(width), depth = a->head_dim;
-    const enum attnx_storage storage = a->query.storage;
-    for (ptrdiff_t c = 0; c < rows->vecs; c++) {
-        for (ptrdiff_t e = 0; e < depth; e += w) {
-            V(v) block[V(width)];
-            const ptrdiff_t n = depth - e < w ? depth - e : w;
-            for (ptrdiff_t i = 0; i < w; i++) {
-                const ptrdiff_t r = c * w + i;
-                block[i] = V(set1)(0);
-                if (r >= rows->count) continue;
-                const ptrdiff_t at = rows->head[r] * a->query.head + rows->index[r] * a->query.row + e;
-                block[i] = V(mul)(K(stored)(storage_at(head->query, storage, at), storage, n), scale);
-            }
-            V(transpose)(block);
-            for (ptrdiff_t j = 0; j < n; j++) V(store)(rows->packed + (e + j) * K(block_queries) + c * w, block[j]);
+    const ptrdiff_t w = V(width), depth = a->head_dim, lanes = rows->count - c * w < w ? rows->count - c * w : w;
+    const char *row[V(width)] = {0};
+    for (ptrdiff_t i = 0; i < lanes; i++) {
+        const ptrdiff_t r = c * w + i;
+        row[i] = storage_at(head->query, storage, rows->head[r] * a->query.head + rows->index[r] * a->query.row);
+    }
+    for (ptrdiff_t e = 0; e < depth; e += w) {
+        V(v) block[V(width)];
+        const ptrdiff_t n = depth - e < w ? depth - e : w;
+        for (ptrdiff_t i = 0; i < w; i++) {
+            block[i] = V(set1)(0);
+            if (i < lanes) block[i] = V(mul)(K(stored)(row[i] + e * storage_bytes[storage], storage, n), scale);
         }
+        V(transpose)(block);
+        for (ptrdiff_t j = 0; j < n; j++) V(store)(rows->packed + (e + j) * K(block_queries) + c * w, block[j]);
+    }
+}
+
+static void K(pack_queries)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows) {
+    for (ptrdiff_t c = 0; c < rows->vecs; c++) {
+        if (a->query.storage == REAL_STORAGE) K(pack_vector)(a, head, rows, c, REAL_STORAGE);
+        else K(pack_vector)(a, head, rows, c, a->query.storage);
     }
 }
 
@@ -149,7 +156,7 @@ ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *pack
     }
 }
 
-ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const struct K(rows) * rows, ptrdiff_t depth,
+ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const struct K(rows) *rows, ptrdiff_t depth,
                                    ptrdiff_t keys, const int vecs, real *s) {
 #define SCORE_TILE(r, n)                                                                                \
     K(score_tile)((struct K(broadcast)){key + (r) * key_row, key_row, 1}, rows->packed, depth, n, vecs, \
@@ -159,7 +166,7 @@ ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const str
 }
 
 /* s = scores of keys [first, first + keys); `converted` takes a block of keys stored in another type. */
-static void K(scores)(const struct attnx_attention *a, const struct K(head) * head, const struct K(rows) * rows,
+static void K(scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                       ptrdiff_t first, ptrdiff_t keys, real *s, real *converted) {
     ptrdiff_t row;
     const real *key = K(block_of)(&a->key, head->key, first, keys, a->head_dim, converted, &row);

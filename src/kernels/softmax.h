@@ -27,7 +27,7 @@ ATTNX_INLINE void K(softmax_row)(const real *x, const uint8_t *mask, real *e, re
 #define SOFTMAX_EACH(BODY)                                                                 \
     do {                                                                                   \
         ptrdiff_t j = 0;                                                                   \
-        for (; j + K(softmax_chains) * w <= items; j += K(softmax_chains) * w) {           \
+        for (; j + K(softmax_chains) *w <= items; j += K(softmax_chains) *w) {             \
             ATTNX_UNROLL                                                                   \
             for (int c = 0; c < K(softmax_chains); c++) BODY(j + c * w, c, w);             \
         }                                                                                  \
@@ -75,7 +75,7 @@ static void K(softmax_plan)(const void *args, struct attnx_plan *plan) {
     const ptrdiff_t share = (a->rows + 4 * plan->tasks - 1) / (4 * plan->tasks);
     plan->grain = share < most ? most : share;
     plan->tasks = (a->rows + plan->grain - 1) / plan->grain;
-    plan->work = 24.0 / V(width) * (double)a->rows * (double)a->items;
+    plan->work = 24.0 / V(width) *(double)a->rows * (double)a->items;
     plan->scratch = (size_t)a->items * (2 * sizeof(real) + 1) + 64;
 }
 

@@ -24,7 +24,8 @@ ATTNX_INLINE f32_v stored_f32(const void *p, const enum attnx_storage storage, p
 ATTNX_INLINE void store_as_f32(void *p, const enum attnx_storage storage, f32_v v, ptrdiff_t n) {
     uint16_t lanes[f32_width];
     if (storage == ATTNX_F32) {
-        f32_store_n(p, v, n);
+        if (n == f32_width) f32_store(p, v);
+        else f32_store_n(p, v, n);
         return;
     }
     if (storage == ATTNX_F16) f32_store_f16(lanes, v);
@@ -46,5 +47,6 @@ ATTNX_INLINE f64_v stored_f64(const void *p, const enum attnx_storage storage, p
 
 ATTNX_INLINE void store_as_f64(void *p, const enum attnx_storage storage, f64_v v, ptrdiff_t n) {
     (void)storage; /* float64 queries have float64 results */
-    f64_store_n(p, v, n);
+    if (n == f64_width) f64_store(p, v);
+    else f64_store_n(p, v, n);
 }
