@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
     Array = NDArray[Any]
 
-_STORED = ("float32", "float64")
+_STORED = ("float32", "float64", "float16", "bfloat16")
 
 
 def new(shape: tuple[object, ...], head_dim: object, value_dim: object, dtype: DTypeLike) -> Any:
@@ -56,7 +56,7 @@ def given(key: Array, value: Array) -> tuple[Array, Array]:
 
 def rows(name: str, x: ArrayLike, buffer: Array) -> Array:
     """Return an argument that holds rows (B, G, L, D) for a buffer."""
-    a = _check.strided_floats(name, _check.array(name, x))
+    a = _check.any_floats(name, x)
     batch, heads, _, dim = buffer.shape
     if a.ndim != 4 or a.shape[:2] != (batch, heads) or a.shape[3] != dim:
         raise ValueError(f"{name} must have shape ({batch}, {heads}, length, {dim}), got {a.shape}")
@@ -85,7 +85,7 @@ def size(name: str, x: object) -> int:
 def storage(name: str, dtype: DTypeLike) -> np.dtype[Any]:
     """Return a dtype that caches are stored in."""
     wanted = dtype
-    if isinstance(dtype, str) and dtype == "bfloat16" and dtype in _STORED:
+    if isinstance(dtype, str) and dtype == "bfloat16":
         try:  # no type of NumPy's own: only here is its package needed
             wanted = importlib.import_module("ml_dtypes").bfloat16
         except ImportError as error:

@@ -42,7 +42,8 @@ class KVCache:
     value_dim : int, optional
         Size D of a value; default `head_dim`.
     dtype : dtype_like, default "float32"
-        What keys and values are stored as: "float32" or "float64".
+        What keys and values are stored as: "float32", "float64", "float16" or "bfloat16" (needs the package
+        ml_dtypes). It may be smaller than the queries' dtype: 16 bits halve what a step reads.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Array, assert_like_oracle, assert_same_bits, make_qkv
+from conftest import HALVES, Array, assert_like_oracle, assert_same_bits, make_qkv
 from numpy.typing import DTypeLike
 from test_cache import BATCH, CAPACITY, DIM, HEADS, KV_HEADS, VALUE_DIM, draw
 
@@ -70,6 +70,26 @@ def test_ragged_prompts_have_the_bits_of_each_alone(isa: str, dtype: DTypeLike) 
         assert_same_bits(outputs[0][b, :, n:], np.zeros_like(outputs[0][b, :, n:]))
 
 
+def test_a_ragged_append_is_reordered_with_its_rows() -> None:
+    query, key, value = draw(9, 5)
+    cache = KVCache(BATCH, KV_HEADS, CAPACITY, DIM, value_dim=VALUE_DIM)
+    cache.append(key, value, [5, 1, 3])
+    before = cache.attend(query)
+    cache.reorder([1, 0, 0])
+    assert_same_bits(cache.attend(query[[1, 0, 0]]), before[[1, 0, 0]])
+
+
+@pytest.mark.parametrize("own", [[1, 0, 1], [0, 0, 0]])
+def test_a_step_that_some_sequences_sit_out(isa: str, own: list[int]) -> None:
+    query, key, value = draw(9, 5)
+    cache = KVCache(BATCH, KV_HEADS, CAPACITY, DIM, value_dim=VALUE_DIM)
+    cache.append(key[:, :, :4], value[:, :, :4])
+    cache.append(key[:, :, 4:], value[:, :, 4:], own)
+    out = cache.attend(query[:, :, 4:])
+    full = attnx.scaled_dot_product_attention(query, key, value, is_causal=True)[:, :, 4:]
+    assert_same_bits(out, full * np.array(own, np.float32)[:, None, None, None] + 0)
+
+
 def test_padding_of_a_ragged_append_is_not_computed(isa: str) -> None:
     query, key, value = draw(1, 6)
     cache = KVCache(BATCH, KV_HEADS, CAPACITY, DIM, value_dim=VALUE_DIM)
@@ -104,6 +124,59 @@ def test_options_pass_through() -> None:
     assert_like_oracle("scaled_dot_product_attention", out, arrays, **options)
     truth = reference.scaled_dot_product_attention(*arrays, return_lse=True, **options)[1]
     np.testing.assert_allclose(lse, truth, rtol=1e-5, atol=1e-5)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "window": {"window": (70, 0)},
+    "window to the right": {"window": (3, 2), "is_causal": False},
+    "softcap": {"softcap": 2.0},
+    "sinks": {"sinks": np.array([0.5, -1.0, 2.0, 0.0], np.float32)},
+    "alibi": {"bias": attnx.bias.ALiBi([0.5, 0.25, 0.125, 0.0625])},
+    "relative": {"bias": attnx.bias.RelativePosition(
+        np.random.default_rng(0).standard_normal((32, 4)), bidirectional=False, max_distance=128)},
+    "alibi, not causal": {"bias": attnx.bias.ALiBi([0.5, 0.25, 0.125, 0.0625]), "is_causal": False},
+    "all": {"bias": attnx.bias.ALiBi([1, 0.5, 0.25, 0.125]), "window": (200, 1), "softcap": 5.0,
+            "sinks": np.zeros(4), "scale": 0.3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_positions_count_from_the_start_of_the_cache(isa: str, name: str, chunk: int) -> None:
+    """After 230 positions, in steps and with sequences of unequal lengths."""
+    query, key, value = make_qkv(236, 236, 24, batch=(2,), heads=4, kv_heads=2)
+    options = {"is_causal": True} | OPTIONS[name]
+    for lengths in ([230, 230], [230, 41]):
+        cache = KVCache(2, 2, 256, 24)
+        cache.append(key[:, :, :230], value[:, :, :230])
+        cache.truncate(lengths)
+        for begin in range(0, 6, chunk):
+            now = slice(230 + begin, 230 + begin + chunk)
+            cache.append(key[:, :, now], value[:, :, now])
+            out = cache.attend(query[:, :, now], **OPTIONS[name])
+            for b, n in enumerate(lengths):
+                kept = [*range(n), *range(230, now.stop)]
+                alone = (query[b, :, now], key[b][:, kept], value[b][:, kept])
+                expected = attnx.scaled_dot_product_attention(
+                    *alone, query_offset=n + begin, **options
+                )
+                assert_same_bits(out[b], expected)
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("small_query", [False, True])
+def test_sixteen_bit_storage(isa: str, half: DTypeLike, small_query: bool) -> None:
+    query, key, value = make_qkv(230, 230, 24, batch=(2,), heads=4, kv_heads=2)
+    if small_query:
+        query = query.astype(half)
+    arrays = (query, key.astype(half), value.astype(half))
+    full = attnx.scaled_dot_product_attention(*arrays, is_causal=True)
+    for chunk in (1, 97):
+        out = decode((query, key, value), KVCache(2, 2, 256, 24, dtype=half), chunk)
+        assert_same_bits(out, full)
+    if not small_query:
+        wide = tuple(x.astype(np.float32) for x in arrays)
+        assert_like_oracle("scaled_dot_product_attention", full, wide, is_causal=True)
 
 
 def test_not_causal_sees_later_positions() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from conftest import assert_same_bits
@@ -127,6 +129,23 @@ def test_append_converts_to_the_storage_dtype() -> None:
     assert cache.key[0, 0, 0, 0] == np.float32(1 / 3)
     assert cache.value[0, 0, 0, 0] == np.float32(0.1)
     assert "dtype='float32', lengths=[1]" in repr(cache)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", np.float16, ml_dtypes.bfloat16])
+def test_append_rounds_to_sixteen_bits(dtype: Any) -> None:
+    cache = KVCache(1, 1, 4, 2, dtype=dtype)
+    cache.append(np.full((1, 1, 1, 2), 1 / 3), np.full((1, 1, 1, 2), 0.1, np.float32))
+    half = cache.key.dtype
+    assert half.itemsize == 2
+    assert half.name in str(dtype)
+    assert cache.key[0, 0, 0, 0] == half.type(1 / 3)
+    assert cache.value[0, 0, 0, 0] == half.type(0.1)
+
+
+def test_bfloat16_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match="dtype bfloat16 needs the package ml_dtypes"):
+        KVCache(1, 1, 4, 2, dtype="bfloat16")
 
 
 def test_lengths_are_copied() -> None:
