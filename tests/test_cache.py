@@ -117,4 +117,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(settings.get_profile("ci"), max_examples=60)
+TestCacheMachine.settings = settings(settings.get_profile("ci"), max_examples=200, stateful_step_count=25)
