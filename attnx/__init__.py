@@ -12,6 +12,8 @@ from typing import Any
 from attnx import bias
 from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.cache import KVCache
+from attnx.merge import merge_attention
+from attnx.rotary import apply_rotary, rotary_tables
 from attnx.runtime import (
     available_isas,
     force_isa,
@@ -41,6 +43,7 @@ __all__ = [
     "MultiHeadAttention",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "apply_rotary",
     "attention_weights",
     "available_isas",
     "bias",
@@ -48,7 +51,9 @@ __all__ = [
     "get_num_threads",
     "isa",
     "layers",
+    "merge_attention",
     "models",
+    "rotary_tables",
     "scaled_dot_product_attention",
     "set_num_threads",
     "show_config",

@@ -20,10 +20,12 @@ from attnx.reference_layers import gelu, layer_norm, linear, relu
 Array = NDArray[Any]
 
 __all__ = [
+    "apply_rotary",
     "attention_weights",
     "gelu",
     "layer_norm",
     "linear",
+    "merge_attention",
     "relu",
     "scaled_dot_product_attention",
     "scores_and_visibility",
@@ -167,6 +169,43 @@ def varlen_attention(
         )  # fmt: skip
         lse[rows] = lse_heads_first.T
     return (out, lse) if return_lse else out
+
+
+def merge_attention(
+    outputs: Iterable[ArrayLike], lses: Iterable[ArrayLike], *, dtype: DTypeLike = np.float64
+) -> tuple[Array, Array]:
+    """Attention over the union of disjoint sets of keys: the parts weigh as a softmax of their lse."""
+    logs = np.stack([np.asarray(lse, dtype=dtype) for lse in lses], axis=-1)
+    parts = np.stack([np.asarray(out, dtype=dtype) for out in outputs], axis=-1)
+    seen = logs != -np.inf
+    with np.errstate(all="ignore"):
+        weights, lse = _normalise(logs, seen)
+        seen, weights = seen[..., None, :], weights[..., None, :]
+        return np.where(seen, parts * weights, 0).sum(axis=-1), lse
+
+
+def apply_rotary(
+    x: ArrayLike,
+    cos: ArrayLike,
+    sin: ArrayLike,
+    *,
+    interleaved: bool = False,
+    positions: ArrayLike | None = None,
+    dtype: DTypeLike = np.float64,
+) -> Array:
+    """Each pair (a, b) of a row, as a + bi, times cos + i sin of its position."""
+    out, pairs = np.array(x, dtype=dtype), np.shape(cos)[-1]
+    at = np.arange(out.shape[-2]) if positions is None else np.asarray(positions)
+    c, s = (np.asarray(table, dtype=dtype)[at] for table in (cos, sin))
+    if at.ndim > 1:  # positions have no axis of heads
+        c, s = c[..., None, :, :], s[..., None, :, :]
+    first, second = slice(0, pairs), slice(pairs, 2 * pairs)
+    if interleaved:
+        first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    a, b = out[..., first].copy(), out[..., second].copy()
+    out[..., first] = a * c - b * s
+    out[..., second] = b * c + a * s
+    return out
 
 
 def softmax(

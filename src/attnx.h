@@ -82,6 +82,20 @@ struct attnx_layer_norm {
     float eps;
 };
 
+/* Rotary positions: the first `pairs` pairs of each row turned by row p of the tables, the rest copied. Row (i, j, ...)
+ * of the axes has the index q = sum of index * position stride, and p = positions[q], or q itself without positions. */
+struct attnx_rotary {
+    const void *x, *cos, *sin;
+    void *out;
+    const int64_t *positions; /* or NULL */
+    ptrdiff_t axes;           /* axes before the items, at least 1 */
+    const ptrdiff_t *shape;   /* their extents */
+    const ptrdiff_t *x_strides, *out_strides, *position_strides;
+    ptrdiff_t rows, items, pairs, cos_row, sin_row;
+    enum attnx_storage storage, table_storage; /* of x and out; of cos and sin */
+    int interleaved;
+};
+
 /* How a call is cut: `tasks` pieces of about `work` multiply-adds in all, `scratch` bytes for each thread.
  * `grain` tells the kernel's own way of cutting; only it reads that. */
 struct attnx_plan {

@@ -74,6 +74,21 @@ cdef extern from "attnx.h" nogil:
         Py_ssize_t x_row, out_row, residual_row
         float eps
 
+    cdef struct attnx_rotary:
+        const void *x
+        const void *cos
+        const void *sin
+        void *out
+        const int64_t *positions
+        Py_ssize_t axes
+        const Py_ssize_t *shape
+        const Py_ssize_t *x_strides
+        const Py_ssize_t *out_strides
+        const Py_ssize_t *position_strides
+        Py_ssize_t rows, items, pairs, cos_row, sin_row
+        attnx_storage storage, table_storage
+        int interleaved
+
     ctypedef enum attnx_op "enum attnx_op":
         ATTNX_attention_f32
         ATTNX_attention_f64
@@ -83,6 +98,8 @@ cdef extern from "attnx.h" nogil:
         ATTNX_softmax_f64
         ATTNX_linear_f32
         ATTNX_layer_norm_f32
+        ATTNX_rotary_f32
+        ATTNX_rotary_f64
 
     ctypedef enum attnx_status "enum attnx_status":
         ATTNX_OK

@@ -16,6 +16,7 @@
 #include "decode.h"
 #include "attention.h"
 #include "attention_weights.h"
+#include "rotary.h"
 #undef R
 #undef real
 #undef REAL_MAX
@@ -37,6 +38,7 @@
 #include "decode.h"
 #include "attention.h"
 #include "attention_weights.h"
+#include "rotary.h"
 #undef R
 #undef real
 #undef REAL_MAX

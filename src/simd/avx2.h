@@ -100,6 +100,17 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
     ATTNX_UNROLL
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
+ATTNX_INLINE void f32_unzip(f32_v *r) {
+    const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(r[0], r[1], 0x88));
+    const __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(r[0], r[1], 0xDD));
+    r[0] = _mm256_castpd_ps(_mm256_permute4x64_pd(even, 0xD8));
+    r[1] = _mm256_castpd_ps(_mm256_permute4x64_pd(odd, 0xD8));
+}
+ATTNX_INLINE void f32_zip(f32_v *r) {
+    const f32_v low = _mm256_unpacklo_ps(r[0], r[1]), high = _mm256_unpackhi_ps(r[0], r[1]);
+    r[0] = _mm256_permute2f128_ps(low, high, 0x20);
+    r[1] = _mm256_permute2f128_ps(low, high, 0x31);
+}
 
 typedef __m256d f64_v;
 typedef __m256d f64_m;
@@ -156,6 +167,16 @@ ATTNX_INLINE void f64_transpose(f64_v *r) {
     r[1] = _mm256_permute2f128_pd(b, d, 0x20);
     r[2] = _mm256_permute2f128_pd(a, c, 0x31);
     r[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+ATTNX_INLINE void f64_unzip(f64_v *r) {
+    const f64_v even = _mm256_unpacklo_pd(r[0], r[1]), odd = _mm256_unpackhi_pd(r[0], r[1]);
+    r[0] = _mm256_permute4x64_pd(even, 0xD8);
+    r[1] = _mm256_permute4x64_pd(odd, 0xD8);
+}
+ATTNX_INLINE void f64_zip(f64_v *r) {
+    const f64_v low = _mm256_unpacklo_pd(r[0], r[1]), high = _mm256_unpackhi_pd(r[0], r[1]);
+    r[0] = _mm256_permute2f128_pd(low, high, 0x20);
+    r[1] = _mm256_permute2f128_pd(low, high, 0x31);
 }
 
 /* Rows x vectors of a tile in registers: 12 accumulators, the row of vectors and one broadcast fit 16 registers. */

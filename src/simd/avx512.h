@@ -82,6 +82,18 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
         r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xDD);
     }
 }
+ATTNX_INLINE void f32_unzip(f32_v *r) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const f32_v first = r[0];
+    r[0] = _mm512_permutex2var_ps(first, even, r[1]);
+    r[1] = _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), r[1]);
+}
+ATTNX_INLINE void f32_zip(f32_v *r) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const f32_v first = r[0];
+    r[0] = _mm512_permutex2var_ps(first, low, r[1]);
+    r[1] = _mm512_permutex2var_ps(first, _mm512_add_epi32(low, _mm512_set1_epi32(8)), r[1]);
+}
 
 typedef __m512d f64_v;
 typedef __mmask8 f64_m;
@@ -142,6 +154,18 @@ ATTNX_INLINE void f64_transpose(f64_v *r) {
     }
     ATTNX_UNROLL
     for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+ATTNX_INLINE void f64_unzip(f64_v *r) {
+    const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    const f64_v first = r[0];
+    r[0] = _mm512_permutex2var_pd(first, even, r[1]);
+    r[1] = _mm512_permutex2var_pd(first, _mm512_add_epi64(even, _mm512_set1_epi64(1)), r[1]);
+}
+ATTNX_INLINE void f64_zip(f64_v *r) {
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const f64_v first = r[0];
+    r[0] = _mm512_permutex2var_pd(first, low, r[1]);
+    r[1] = _mm512_permutex2var_pd(first, _mm512_add_epi64(low, _mm512_set1_epi64(4)), r[1]);
 }
 
 /* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */

@@ -63,6 +63,16 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
     r[2] = vcombine_f32(vget_high_f32(lo.val[0]), vget_high_f32(hi.val[0]));
     r[3] = vcombine_f32(vget_high_f32(lo.val[1]), vget_high_f32(hi.val[1]));
 }
+ATTNX_INLINE void f32_unzip(f32_v *r) {
+    const f32_v first = r[0];
+    r[0] = vuzp1q_f32(first, r[1]);
+    r[1] = vuzp2q_f32(first, r[1]);
+}
+ATTNX_INLINE void f32_zip(f32_v *r) {
+    const f32_v first = r[0];
+    r[0] = vzip1q_f32(first, r[1]);
+    r[1] = vzip2q_f32(first, r[1]);
+}
 
 typedef float64x2_t f64_v;
 typedef uint64x2_t f64_m;
@@ -114,6 +124,8 @@ ATTNX_INLINE void f64_transpose(f64_v *r) {
     r[0] = vtrn1q_f64(first, r[1]);
     r[1] = vtrn2q_f64(first, r[1]);
 }
+ATTNX_INLINE void f64_unzip(f64_v *r) { f64_transpose(r); }
+ATTNX_INLINE void f64_zip(f64_v *r) { f64_transpose(r); }
 
 /* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
 enum { SCORE_ROWS = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };

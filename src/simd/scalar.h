@@ -42,7 +42,9 @@ enum { f32_width = 1, f64_width = 1 };
     }                                                                                                  \
     ATTNX_INLINE real R##_sum(real v) { return v; }                                                    \
     ATTNX_INLINE real R##_hmax(real v) { return v; }                                                   \
-    ATTNX_INLINE void R##_transpose(real *r) { (void)r; }
+    ATTNX_INLINE void R##_transpose(real *r) { (void)r; }                                              \
+    ATTNX_INLINE void R##_unzip(real *r) { (void)r; }                                                  \
+    ATTNX_INLINE void R##_zip(real *r) { (void)r; }
 
 SCALAR_WORDS(f32, float, uint32_t, int32_t, 127, 23, 12582912.0f, (float)((double)a * (double)b - (double)c))
 SCALAR_WORDS(f64, double, uint64_t, int64_t, 1023, 52, 6755399441055744.0, fma(a, b, -c))
