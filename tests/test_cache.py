@@ -117,4 +117,6 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(settings.get_profile("ci"), max_examples=200, stateful_step_count=25)
+TestCacheMachine.settings = settings(
+    settings.get_profile("ci"), max_examples=200, stateful_step_count=25
+)
