@@ -125,7 +125,7 @@ static void test_softmax(int f64, ptrdiff_t items, int masked, ptrdiff_t step) {
 enum { BATCH = 2, HEADS = 4 };
 struct call {
     int f64, causal, lengths;
-    enum attnx_mask_kind mask_kind;
+    enum { MASK_NONE, MASK_BOOL, MASK_FLOAT } mask_kind;
     ptrdiff_t group, query_len, key_len, head_dim, value_dim;
     int64_t offsets[BATCH], query_lengths[BATCH], key_lengths[BATCH];
     struct cells query, key, value, mask, out, lse;
@@ -136,8 +136,8 @@ static int visible(const struct call *c, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i, 
     const ptrdiff_t at = (h * c->query_len + i) * c->key_len + j;
     if (c->lengths && j >= c->key_lengths[b]) return 0;
     if (c->causal && j > i + c->offsets[b]) return 0;
-    if (c->mask_kind == ATTNX_MASK_BOOL) return c->mask_bytes[at];
-    return c->mask_kind == ATTNX_MASK_NONE || get(&c->mask, at) > -INFINITY;
+    if (c->mask_kind == MASK_BOOL) return c->mask_bytes[at];
+    return c->mask_kind == MASK_NONE || get(&c->mask, at) > -INFINITY;
 }
 
 static double score(const struct call *c, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i, ptrdiff_t j) {
@@ -147,7 +147,7 @@ static double score(const struct call *c, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i,
         sum += get(&c->query, ((b * HEADS + h) * c->query_len + i) * c->head_dim + e) *
                get(&c->key, (key_head * c->key_len + j) * c->head_dim + e);
     sum /= sqrt((double)c->head_dim);
-    return c->mask_kind == ATTNX_MASK_FLOAT ? sum + get(&c->mask, (h * c->query_len + i) * c->key_len + j) : sum;
+    return c->mask_kind == MASK_FLOAT ? sum + get(&c->mask, (h * c->query_len + i) * c->key_len + j) : sum;
 }
 
 /* The weights of a row, by the definition; returns its log-sum-exp. */
@@ -167,7 +167,7 @@ static struct call make_call(int f64, ptrdiff_t query_len, ptrdiff_t key_len, pt
     c.group = options % 3 == 0 ? 1 : options % 3 == 1 ? 2 : 4;
     c.causal = options >> 1 & 1;
     c.lengths = options >> 2 & 1;
-    c.mask_kind = (enum attnx_mask_kind)(options / 8 % 3);
+    c.mask_kind = options / 8 % 3;
     c.offsets[0] = key_len - query_len, c.offsets[1] = -1;
     c.query_lengths[0] = query_len, c.query_lengths[1] = query_len / 2;
     c.key_lengths[0] = key_len - key_len / 3, c.key_lengths[1] = key_len;
@@ -206,11 +206,12 @@ static void check_call(struct call *c, int weights_only) {
     const ptrdiff_t out_batch[] = {HEADS * L * width};
     free(c->out.data);
     c->out = make(c->f64, BATCH * HEADS * L * width);
+    const enum attnx_storage real = c->f64 ? ATTNX_F64 : ATTNX_F32;
     struct attnx_attention args = {
-        .query = {c->query.data, query_batch, L * E, E, 1},
-        .key = {c->key.data, key_batch, S * E, E, 1},
-        .value = {c->value.data, value_batch, S * D, D, 1},
-        .out = {c->out.data, out_batch, L * width, width, 1},
+        .query = {c->query.data, query_batch, L * E, E, 1, real},
+        .key = {c->key.data, key_batch, S * E, E, 1, real},
+        .value = {c->value.data, value_batch, S * D, D, 1, real},
+        .out = {c->out.data, out_batch, L * width, width, 1, real},
         .heads = HEADS,
         .group = c->group,
         .query_len = L,
@@ -221,15 +222,15 @@ static void check_call(struct call *c, int weights_only) {
         .batch_axes = 1,
         .batch_shape = shape,
         .scale = 1 / sqrt((double)E),
-        .causal = c->causal,
-        .mask_kind = c->mask_kind,
+        .window_left = -1,
+        .window_right = c->causal ? 0 : -1,
+        .stage = ATTNX_STAGE_WEIGHTS,
         .query_offsets = c->offsets,
     };
-    if (!weights_only) args.lse = (struct attnx_array){c->lse.data, lse_batch, L, 1, 0};
+    if (!weights_only) args.lse = (struct attnx_array){c->lse.data, lse_batch, L, 1, 0, real};
     if (c->lengths) args.query_lengths = c->query_lengths, args.key_lengths = c->key_lengths;
-    if (c->mask_kind != ATTNX_MASK_NONE)
-        args.mask = (struct attnx_array){c->mask_kind == ATTNX_MASK_BOOL ? (void *)c->mask_bytes : c->mask.data, none,
-                                         L * S, S, 1};
+    if (c->mask_kind == MASK_BOOL) args.mask = (struct attnx_array){c->mask_bytes, none, L * S, S, 1, ATTNX_BOOL};
+    if (c->mask_kind == MASK_FLOAT) args.mask = (struct attnx_array){c->mask.data, none, L * S, S, 1, real};
     const char *what = weights_only ? "attention_weights" : "attention";
     const enum attnx_op wide = weights_only ? ATTNX_attention_weights_f64 : ATTNX_attention_f64;
     const enum attnx_op narrow = weights_only ? ATTNX_attention_weights_f32 : ATTNX_attention_f32;
