@@ -95,7 +95,9 @@ def varlen_attention(
         (query_starts, key_starts),
         is_causal=is_causal,
         query_offset=query_offset,
+        window=window,
         scale=scale,
+        options=(bias, softcap, sinks),
     )
     rows = call.query.shape[1]
     result = _check.output(
