@@ -163,19 +163,18 @@ def _options(
     if bias is None and softcap is None and sinks is None:
         return None
     real = _check.real_dtype(dtype)
-    slopes = relative = None
+    added = slopes = relative = None
     reach = 0
     if isinstance(bias, ALiBi):
-        bias, slopes = None, bias.resolved(heads, real)
+        slopes = bias.resolved(heads, real)
     elif isinstance(bias, RelativePosition):
-        reach = bias.max_distance
-        bias, relative = None, bias.resolved(heads, real)
-    elif bias is not None and scores is None:
-        raise TypeError(
-            f"bias must be an object of attnx.bias for packed rows, got {type(bias).__name__}"
-        )
+        relative, reach = bias.resolved(heads, real), bias.max_distance
     elif bias is not None:
-        bias = _check.mask("bias", bias, scores, real, may_be_bool=False)
+        if scores is None:
+            raise TypeError(
+                f"bias must be an object of attnx.bias for packed rows, got {type(bias).__name__}"
+            )
+        added = _check.mask("bias", bias, scores, real, may_be_bool=False)
     if sinks is not None:
         sinks = _check.mask("sinks", sinks, (heads,), real, may_be_bool=False)
         if sinks.shape != (heads,):
@@ -185,7 +184,7 @@ def _options(
         softcap = _check.real("softcap", softcap)
         if softcap <= 0:
             raise ValueError(f"softcap must be positive, got {softcap}")
-    return bias, slopes, relative, reach, sinks, softcap or 0.0
+    return added, slopes, relative, reach, sinks, softcap or 0.0
 
 
 def _window(window: tuple[int | None, int | None] | None, is_causal: bool) -> tuple[int, int]:

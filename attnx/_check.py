@@ -143,8 +143,10 @@ def offsets(name: str, x: ArrayLike, shape: tuple[int, ...]) -> Array | None:
     """Return positions, one a batch entry, or None for 0."""
     if type(x) is int and x == 0:
         return None
-    a = integers(name, x, shape)
     bound = 1 << 62
+    if type(x) is int and -bound <= x <= bound:
+        return np.full(shape, x, np.int64)
+    a = integers(name, x, shape)
     if a.size and (a.min() < -bound or a.max() > bound):
         raise ValueError(f"{name} must lie between -2**62 and 2**62, got {a.min()} to {a.max()}")
     return a

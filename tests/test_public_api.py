@@ -14,23 +14,25 @@ import pytest
 
 import attnx
 
-ATTENTION = {
+OPTIONS = {
+    "bias": None,
     "is_causal": False,
     "query_offset": 0,
-    "key_lengths": None,
-    "query_lengths": None,
+    "window": None,
     "scale": None,
-    "layout": "bhld",
+    "softcap": None,
+    "sinks": None,
 }
+ATTENTION = OPTIONS | {"key_lengths": None, "query_lengths": None, "layout": "bhld"}
 RUN = {"out": None, "num_threads": None}
-VARLEN = {"is_causal": False, "query_offset": 0, "scale": None, "return_lse": False}
+VARLEN = OPTIONS | {"return_lse": False}
 SIGNATURES: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("x", {"axis": -1, "mask": None} | RUN),
     "scaled_dot_product_attention": (
         "query key value attn_mask",
         ATTENTION | {"return_lse": False} | RUN,
     ),
-    "attention_weights": ("query key attn_mask", ATTENTION | RUN),
+    "attention_weights": ("query key attn_mask", ATTENTION | {"stage": "weights"} | RUN),
     "varlen_attention": ("query key value query_starts key_starts", VARLEN | RUN),
     "isa": ("", {}),
     "available_isas": ("", {}),
