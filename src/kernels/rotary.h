@@ -9,7 +9,7 @@
 enum { K(rotary_grain_items) = 16384 };
 
 ATTNX_INLINE void K(rotary_store)(void *p, const enum attnx_storage storage, V(v) v, ptrdiff_t n) {
-    if (n == V(width) && storage == REAL_STORAGE) V(store)(p, v);
+    if (n == V(width) &&storage == REAL_STORAGE) V(store)(p, v);
     else K(store_as)(p, storage, v, n);
 }
 
@@ -70,7 +70,7 @@ static void K(rotary_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_rotary *a = args;
     plan->grain = a->items > 0 ? (K(rotary_grain_items) + a->items - 1) / a->items : 1;
     plan->tasks = (a->rows + plan->grain - 1) / plan->grain;
-    plan->work = 4.0 / V(width) * (double)a->rows * (double)a->items;
+    plan->work = 4.0 / V(width) *(double)a->rows * (double)a->items;
     plan->scratch = a->table_storage == REAL_STORAGE ? 0 : (size_t)a->pairs * 2 * sizeof(real);
 }
 
