@@ -6,7 +6,7 @@ np.import_array()
 
 
 def plain(x):
-    """Say whether x is an ndarray of native, aligned float32, float64 or float16, of 3 axes or more, the last of stride one."""
+    """Say whether x is an aligned, native float32, 64 or 16 ndarray of 3 axes or more, the last of stride one."""
     if not np.PyArray_CheckExact(x):
         return False
     cdef np.ndarray a = x
