@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Array, assert_same_bits, make_qkv
+from conftest import HALVES, Array, assert_same_bits, computed_in, make_qkv
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
@@ -20,14 +20,36 @@ CASES: dict[str, dict[str, Any]] = {
     "bool mask": {"attn_mask": np.random.default_rng(0).random((70, 230)) < 0.5},
     "float mask": {"attn_mask": np.random.default_rng(0).standard_normal((70, 230))},
     "lengths": {"key_lengths": 201, "query_lengths": 60},
+    "window": {"window": (40, 3), "query_offset": 50},
+    "softcap": {"softcap": 1.5},
+    "sinks": {"sinks": [0.5, -1.0, 3.0, -np.inf]},
+    "bias": {"bias": np.random.default_rng(1).standard_normal((70, 230))},
+    "alibi": {"bias": attnx.bias.ALiBi([0.5, 0.1, 0.0, -0.01]), "query_offset": 100},
+    "relative": {
+        "bias": attnx.bias.RelativePosition(np.random.default_rng(2).random((32, 4)), True, 128),
+        "query_offset": 100,
+    },
+    "all together": {
+        "attn_mask": np.random.default_rng(0).random((70, 230)) < 0.8,
+        "bias": attnx.bias.ALiBi([0.5, 0.1, 0.0, -0.01]),
+        "is_causal": True,
+        "query_offset": 120,
+        "window": (130, 0),
+        "softcap": 3.0,
+        "sinks": [0.5, -1.0, 3.0, -np.inf],
+        "key_lengths": 201,
+    },
 }
+# Options that go by position, not by the row of an array: chunks of queries may have them.
+BY_POSITION = ("causal", "window", "softcap", "sinks", "alibi", "relative")
+STORED = [(t, t) for t in HALVES] + [(np.float32, t) for t in HALVES]
 
 
 def attend(args: tuple[Array, ...], **options: Any) -> tuple[Array, Array, Array]:
     """Return output, log-sum-exp and weights."""
-    mask = options.get("attn_mask")
-    if mask is not None and mask.dtype != bool:
-        options["attn_mask"] = mask.astype(args[0].dtype)
+    for name in ("attn_mask", "bias"):
+        if getattr(options.get(name), "dtype", None) == np.float64:
+            options[name] = options[name].astype(computed_in(args[0].dtype))
     out, lse = attnx.scaled_dot_product_attention(*args, return_lse=True, **options)
     weights = attnx.attention_weights(*args[:2], **options)
     return out, lse, weights
@@ -79,6 +101,48 @@ def test_chunks_of_queries(isa: str, dtype: DTypeLike, chunk: int) -> None:
             options["query_offset"] = offset + first
             results = attend((query[:, :, rows], key, value), **options)
             assert_all_same(results, tuple(x[:, :, rows] for x in expected))
+
+
+@pytest.mark.parametrize("case", BY_POSITION)
+@pytest.mark.parametrize("chunk", [1, 2, 5, 8, 16, 33, 48])
+def test_chunks_of_queries_with_options(isa: str, dtype: DTypeLike, chunk: int, case: str) -> None:
+    query, key, value = inputs(dtype, batch=(2,))
+    offset = CASES[case].get("query_offset", 0)
+    expected = attend((query, key, value), **CASES[case])
+    for first in range(0, 70, chunk):
+        rows = slice(first, min(first + chunk, 70))
+        options = CASES[case] | {"query_offset": offset + first}
+        results = attend((query[:, :, rows], key, value), **options)
+        assert_all_same(results, tuple(x[:, :, rows] for x in expected))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("stored", STORED, ids=str)
+def test_16_bits(isa: str, stored: tuple[Any, Any], case: str) -> None:
+    """Threads, batch, chunks, padding and alignment, of queries or of keys in 16 bits."""
+    query, key, value = inputs(stored[1], batch=(3,))
+    args = (query.astype(stored[0]), key, value)
+    expected = attend(args, num_threads=1, **CASES[case])
+    for threads in (2, 3, 8):
+        assert_all_same(attend(args, num_threads=threads, **CASES[case]), expected)
+    last = attend(tuple(x[2:] for x in args), **CASES[case])
+    assert_all_same(last, tuple(x[2:] for x in expected))
+    moved = []
+    for x in args:
+        room = np.empty(x.size + 3, x.dtype)[3:].reshape(x.shape)
+        room[...] = x
+        moved.append(room)
+    assert_all_same(attend(tuple(moved), **CASES[case]), expected)
+    if case in BY_POSITION:
+        offset = CASES[case].get("query_offset", 0)
+        for rows in (slice(0, 1), slice(1, 8), slice(33, 50), slice(69, 70)):
+            options = CASES[case] | {"query_offset": offset + rows.start}
+            results = attend((args[0][:, :, rows], key, value), **options)
+            assert_all_same(results, tuple(x[:, :, rows] for x in expected))
+    longer = tuple(np.concatenate([x, x[:, :, :60] + np.array(np.nan, x.dtype)], 2) for x in args)
+    if case in BY_POSITION:
+        padded = attend((args[0], *longer[1:]), key_lengths=230, **CASES[case])
+        assert_all_same(padded[:2], expected[:2])
 
 
 def test_chunks_of_queries_under_a_mask(isa: str, dtype: DTypeLike) -> None:
@@ -176,20 +240,31 @@ def test_any_part_of_any_call(isa: str, data: st.DataObject) -> None:
     draw = data.draw
     queries, keys = draw(st.integers(1, 60)), draw(st.integers(1, 250))
     kv_heads = draw(st.integers(1, 2))
+    heads = kv_heads * draw(st.integers(1, 3))
     query, key, value = make_qkv(
         queries,
         keys,
         draw(st.integers(1, 40)),
         batch=(3,),
-        heads=kv_heads * draw(st.integers(1, 3)),
+        heads=heads,
         kv_heads=kv_heads,
         value_dim=draw(st.integers(1, 40)),
-        dtype=draw(st.sampled_from([np.float32, np.float64])),
+        dtype=draw(st.sampled_from([np.float32, np.float64, *HALVES])),
     )
     lengths = np.array(draw(st.lists(st.integers(0, keys), min_size=3, max_size=3)))
     offsets = np.array(draw(st.lists(st.integers(-3, keys), min_size=3, max_size=3)))
-    options = {"is_causal": draw(st.booleans()), "num_threads": draw(st.sampled_from(THREADS))}
-    expected = attend((query, key, value), key_lengths=lengths, query_offset=offsets, **options)
+    slopes = draw(st.none() | st.lists(st.floats(0, 1), min_size=heads, max_size=heads))
+    options = {
+        "is_causal": draw(st.booleans()),
+        "window": draw(st.none() | st.tuples(st.integers(0, keys), st.none() | st.integers(0, 9))),
+        "softcap": draw(st.none() | st.floats(0.5, 50)),
+        "sinks": draw(st.none() | st.just(np.linspace(-2, 2, heads))),
+        "bias": None if slopes is None else attnx.bias.ALiBi(slopes),
+    }
+    expected = attend(
+        (query, key, value), key_lengths=lengths, query_offset=offsets,
+        num_threads=draw(st.sampled_from(THREADS)), **options,
+    )  # fmt: skip
     b, first = draw(st.integers(0, 2)), draw(st.integers(0, queries - 1))
     rows = slice(first, draw(st.integers(first + 1, queries)))
     cut = slice(0, draw(st.integers(int(lengths[b]), keys)))
@@ -197,7 +272,7 @@ def test_any_part_of_any_call(isa: str, data: st.DataObject) -> None:
         (query[b : b + 1, :, rows], key[b : b + 1, :, cut], value[b : b + 1, :, cut]),
         key_lengths=lengths[b : b + 1],
         query_offset=int(offsets[b]) + first,
-        is_causal=options["is_causal"],
+        **options,
     )
     assert_same_bits(part[0][0], expected[0][b, :, rows])
     assert_same_bits(part[1][0], expected[1][b, :, rows])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Array, GuardedArray, assert_same_bits, make_qkv
+from conftest import HALVES, Array, GuardedArray, assert_same_bits, make_qkv
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
@@ -38,12 +38,28 @@ def ways(queries: int, dtype: DTypeLike) -> dict[str, dict[str, Any]]:
         "causal with offset": {"is_causal": True, "query_offset": offset},
         "causal with offsets": {"is_causal": True, "query_offset": [-queries // 2, offset]},
         "query lengths": {"query_lengths": [queries // 2, 0]},
+        "window": {"window": (30, 2)},
+        "window with offsets": {"window": (20, 0), "query_offset": [-queries // 2, offset]},
+        "window to the right": {"window": (None, 9), "query_offset": offset},
+        "bias": {"bias": added},
+        "bias of a batch": {"bias": np.where(few, 0.5, -np.inf).astype(dtype)},
+        "window under a softcap": {"window": (30, 2), "softcap": 0.7, "sinks": [0.5, -np.inf]},
+        "window of a bias": {"window": (30, 2), "bias": attnx.bias.ALiBi([0.5, 0.1])},
+        "causal of a relative bias": {
+            "bias": attnx.bias.RelativePosition(rng.standard_normal((8, 2)), True, 20),
+            "is_causal": True,
+            "query_offset": [-queries // 2, offset],
+        },
         "all together": {
             "attn_mask": added,
             "is_causal": True,
             "query_offset": [offset, 3],
             "key_lengths": [100, 7],
             "query_lengths": [queries, queries // 2],
+            "window": (90, 7),
+            "bias": np.where(few, 0.5, -np.inf).astype(dtype),
+            "softcap": 3.0,
+            "sinks": [0.5, 0.1],
         },
     }
 
@@ -58,6 +74,7 @@ def visibility(args: tuple[Array, ...], options: dict[str, Any]) -> Array:
     """Return who sees whom, (2, 2, queries, KEYS), from the oracle."""
     given_options = dict(options)
     mask = given_options.pop("attn_mask", None)
+    given_options.pop("sinks", None)
     query, key = (x.astype(np.float64) for x in args[:2])
     return reference.scores_and_visibility(query, key, mask, **given_options)[1]
 
@@ -127,6 +144,37 @@ def test_poisoned_masks_where_nothing_is_seen(isa: str, dtype: DTypeLike, bad: f
     for result, wanted in zip(
         results(args, {"attn_mask": mask} | restrictions), expected, strict=True
     ):
+        assert_same_bits(result, wanted)
+
+
+@pytest.mark.parametrize("half", HALVES, ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("way", ways(2, np.float32))
+@pytest.mark.parametrize("queries", [1, 7, QUERIES])
+def test_16_bits(isa: str, queries: int, way: str, half: DTypeLike) -> None:
+    """In keys and values of 16 bits too, under queries of 16 and of 32."""
+    for dtype in (half, np.float32):
+        args = make_qkv(queries, KEYS, dtype=half)
+        args = (args[0].astype(dtype), *args[1:])
+        options = ways(queries, np.float32)[way]
+        expected = results(args, options)
+        hidden = ~visibility(args, options).any(axis=2)
+        for bad in (np.nan, np.inf, -np.inf):
+            args[1][hidden] = args[2][hidden] = bad
+            for result, wanted in zip(results(args, options), expected, strict=True):
+                assert_same_bits(result, wanted)
+
+
+@pytest.mark.parametrize("bad", POISON)
+def test_poisoned_biases_where_nothing_is_seen(isa: str, dtype: DTypeLike, bad: float) -> None:
+    args = make_qkv(QUERIES, KEYS, dtype=dtype)
+    bias = np.random.default_rng(1).standard_normal((2, 1, QUERIES, KEYS)).astype(dtype)
+    mask = np.random.default_rng(2).random((QUERIES, KEYS)) < 0.7
+    restrictions = {"attn_mask": mask, "window": (40, 3), "query_offset": 100}
+    expected = results(args, {"bias": bias} | restrictions)
+    hidden = ~visibility(args, restrictions)[:, :1]
+    with np.errstate(over="ignore"):
+        bias[hidden] = np.array(bad, dtype)
+    for result, wanted in zip(results(args, {"bias": bias} | restrictions), expected, strict=True):
         assert_same_bits(result, wanted)
 
 
@@ -222,6 +270,10 @@ def test_poison_in_any_hidden_slot(isa: str, data: st.DataObject) -> None:
         "key_lengths": draw(st.none() | lengths),
         "is_causal": draw(st.booleans()),
         "query_offset": draw(st.integers(-queries, keys)),
+        "window": draw(st.none() | st.tuples(st.integers(0, 60), st.none() | st.integers(0, 9))),
+        "softcap": draw(st.sampled_from([None, 2.0])),
+        "sinks": draw(st.sampled_from([None, [0.5, -1.0]])),
+        "bias": draw(st.sampled_from([None, attnx.bias.ALiBi([0.1, 0.3])])),
     }
     expected = results(args, options)
     blind = ~visibility(args, options)

@@ -44,32 +44,62 @@ ATTNX_INLINE const char *K(mask_row)(const struct attnx_array *array, const char
     return storage_at(base, array->storage, rows->head[r] * array->head + rows->index[r] * array->row);
 }
 
-/* A mask or bias array on the scores of keys [first, first + keys) */
+/* width keys from `key` on for width rows, added to their scores. Compile-time storage: the rows of loads and the
+ * transposition stay in registers (with branches inside, a dense float mask doubled the time of L = S = 256). */
+ATTNX_INLINE void K(mask_tile)(const char *const *row, ptrdiff_t key, real *s, const int mark,
+                               const enum attnx_storage storage) {
+    const struct attnx_array plain = {.item = 1, .storage = storage};
+    V(v) bias[V(width)];
+    ATTNX_UNROLL
+    for (int i = 0; i < V(width); i++) bias[i] = K(mask_load)(&plain, row[i], key, V(width));
+    V(transpose)(bias);
+    ATTNX_UNROLL
+    for (int j = 0; j < V(width); j++) K(mask_score)(s + j * K(block_queries), bias[j], mark);
+}
+
+/* A mask or bias array on the scores of keys [first, first + keys) of one vector of queries */
+ATTNX_INLINE void K(mask_column)(const struct attnx_array *array, const char *const *row, ptrdiff_t first,
+                                 ptrdiff_t keys, real *s, const int mark) {
+    const ptrdiff_t w = V(width);
+    ptrdiff_t k = 0;
+    for (; array->item == 1 && k + w <= keys; k += w) {
+        real *at = s + k * K(block_queries);
+        if (array->storage == ATTNX_BOOL) K(mask_tile)(row, first + k, at, mark, ATTNX_BOOL);
+        else K(mask_tile)(row, first + k, at, mark, REAL_STORAGE);
+    }
+    for (; k < keys; k += w) {
+        V(v) bias[V(width)];
+        const ptrdiff_t n = keys - k < w ? keys - k : w;
+        for (ptrdiff_t i = 0; i < w; i++) bias[i] = K(mask_load)(array, row[i], first + k, n);
+        V(transpose)(bias);
+        for (ptrdiff_t j = 0; j < n; j++) K(mask_score)(s + (k + j) * K(block_queries), bias[j], mark);
+    }
+}
+
+/* The same for all queries of a block */
 ATTNX_INLINE void K(mask_array)(const struct attnx_array *array, const char *base, const struct K(rows) *rows,
                                 ptrdiff_t first, ptrdiff_t keys, real *s, const int mark) {
     const ptrdiff_t w = V(width);
-    const int one_row = array->row == 0 && (array->head == 0 || rows->head[0] == rows->head[rows->count - 1]);
-    for (ptrdiff_t k = 0; k < keys; k += w) {
-        const ptrdiff_t n = keys - k < w ? keys - k : w;
-        V(v) bias[V(width)];
-        if (one_row) { /* a number a key, for all queries */
+    if (array->row == 0 && (array->head == 0 || rows->head[0] == rows->head[rows->count - 1])) {
+        const char *row = K(mask_row)(array, base, rows, 0); /* one row for all: a number a key */
+        for (ptrdiff_t k = 0; k < keys; k += w) {
+            const ptrdiff_t n = keys - k < w ? keys - k : w;
             real lanes[V(width)];
-            V(store)(lanes, K(mask_load)(array, K(mask_row)(array, base, rows, 0), first + k, n));
+            V(store)(lanes, K(mask_load)(array, row, first + k, n));
             for (ptrdiff_t j = 0; j < n; j++) {
                 for (ptrdiff_t c = 0; c < rows->vecs; c++)
                     K(mask_score)(s + (k + j) * K(block_queries) + c * w, V(set1)(lanes[j]), mark);
             }
-            continue;
         }
-        for (ptrdiff_t c = 0; c < rows->vecs; c++) {
-            for (ptrdiff_t i = 0; i < w; i++) {
-                const ptrdiff_t r = c * w + i;
-                bias[i] = V(set1)(0);
-                if (r < rows->count) bias[i] = K(mask_load)(array, K(mask_row)(array, base, rows, r), first + k, n);
-            }
-            V(transpose)(bias);
-            for (ptrdiff_t j = 0; j < n; j++) K(mask_score)(s + (k + j) * K(block_queries) + c * w, bias[j], mark);
+        return;
+    }
+    for (ptrdiff_t c = 0; c < rows->vecs; c++) {
+        const char *row[V(width)];
+        for (ptrdiff_t i = 0; i < w; i++) { /* lanes past the last query do as the last one does */
+            const ptrdiff_t r = c * w + i < rows->count ? c * w + i : rows->count - 1;
+            row[i] = K(mask_row)(array, base, rows, r);
         }
+        K(mask_column)(array, row, first, keys, s + c * w, mark);
     }
 }
 
