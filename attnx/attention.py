@@ -241,7 +241,10 @@ def attention_weights(
         to = target[np.newaxis] if call.one_head else target
         _attention.attention(call, to, None, threads_for(num_threads), _STAGES.index(stage))
     if target is not result:
-        result[...] = target
+        with np.errstate(
+            over="ignore"
+        ):  # a float16 score may overflow to inf, as its own sum would
+            result[...] = target
     return result
 
 

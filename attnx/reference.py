@@ -218,7 +218,7 @@ def softmax(
         seen &= np.asarray(mask)
     with np.errstate(all="ignore"):
         weights, _ = _normalise(np.moveaxis(scores, axis, -1), np.moveaxis(seen, axis, -1))
-    return np.moveaxis(weights, -1, axis)
+    return np.moveaxis(weights, -1, axis).reshape(scores.shape)
 
 
 def _heads_first(x: ArrayLike, layout: str, dtype: DTypeLike) -> Array:

@@ -29,7 +29,7 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        float32 or float64, any shape.
+        float32, float64, float16 or bfloat16 (computed in float32), any shape.
     axis : int
         The axis that sums to 1.
     mask : array_like of bool, optional
@@ -64,6 +64,10 @@ def softmax(
     a = _check.array("x", x)
     if a.ndim == 0:
         raise ValueError("x must have at least 1 axis, got a scalar")
+    if _check.is_half(a.dtype):
+        result = _check.output("out", out, a.shape, a.dtype, (a,))
+        result[...] = softmax(a.astype(np.float32), axis=axis, mask=mask, num_threads=num_threads)
+        return result
     a = _check.strided_floats("x", a)
     axis = _check.integer("axis", axis)
     if not -a.ndim <= axis < a.ndim:

@@ -214,3 +214,13 @@ def test_any_array(isa: str, x: Array, data: st.DataObject) -> None:
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
     out = assert_softmax(x, axis=axis)
     np.testing.assert_allclose(out.sum(axis, dtype=float), 1, rtol=32 * np.finfo(x.dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bits_are_computed_in_float32(dtype: str) -> None:
+    kind = np.dtype(getattr(pytest.importorskip("ml_dtypes"), dtype, dtype))
+    x = draw(5, 70, seed=3).astype(kind)
+    result = attnx.softmax(x, mask=np.arange(70) < 60)
+    assert result.dtype == kind
+    wanted = attnx.softmax(x.astype(np.float32), mask=np.arange(70) < 60).astype(kind)
+    assert result.tobytes() == wanted.tobytes()
