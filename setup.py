@@ -23,6 +23,7 @@ if platform.machine() == "x86_64":
     HARDENING.append("-fcf-protection")
 LINK = ["-fopenmp", "-Wl,-z,relro,-z,now,-z,noexecstack", "-Wl,-s"]
 MACROS = [("_GNU_SOURCE", "1"), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+MACROS.append(("ATTNX_BUILD_FLAGS", '"' + " ".join(FLAGS + HARDENING) + '"'))  # for attnx info
 
 
 def extension(noun: str, sources: list[str]) -> Extension:

@@ -286,6 +286,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
             "python": sys.version.split()[0],
             "machine": f"{platform.system()} {platform.machine()}",
             "compiler": _runtime.compiler(),
+            "flags": _runtime.build_flags(),
         },
     }
     if mode == "dicts":

@@ -71,6 +71,14 @@ const char *attnx_compiler(void) {
 #endif
 }
 
+const char *attnx_build_flags(void) {
+#if defined(ATTNX_BUILD_FLAGS)
+    return ATTNX_BUILD_FLAGS;
+#else
+    return "unknown";
+#endif
+}
+
 struct job {
     const struct attnx_kernel *kernel;
     const void *args;

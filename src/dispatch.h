@@ -13,7 +13,8 @@ const struct attnx_table *attnx_table(void);
 /* Makes the table of that name the one in use, process-wide; NULL chooses anew as the first call did. */
 enum attnx_status attnx_isa_force(const char *name);
 
-/* The compiler that built this. */
+/* The compiler that built this, and the flags it was given. */
 const char *attnx_compiler(void);
+const char *attnx_build_flags(void);
 
 #endif

@@ -7,6 +7,7 @@ from attnx._core.c_attnx cimport (
     ATTNX_NO_SUCH_ISA,
     ATTNX_OK,
     ATTNX_PANEL,
+    attnx_build_flags,
     attnx_compiler,
     attnx_isa_available,
     attnx_isa_force,
@@ -65,3 +66,8 @@ def openmp_limit():
 def compiler():
     """Return the compiler that built this extension."""
     return attnx_compiler().decode()
+
+
+def build_flags():
+    """Return the flags that the compiler was given."""
+    return attnx_build_flags().decode()

@@ -119,6 +119,7 @@ cdef extern from "dispatch.h" nogil:
     const attnx_table *attnx_table_now "attnx_table"()
     attnx_status attnx_isa_force(const char *name)
     const char *attnx_compiler()
+    const char *attnx_build_flags()
 
 cdef extern from "threads.h" nogil:
     int attnx_openmp_limit()
