@@ -162,7 +162,7 @@ def assert_like_oracle(
         plain,
         length=max(args[1].shape[-3:-1]) if args[1].ndim > 2 else len(args[1]),
         value_max=score_max if scores_wanted else _largest(args[2]) if attention else 1.0,
-        score_max=0.0 if scores_wanted else score_max,
+        score_max=1.0 if scores_wanted else score_max,
         strict=strict,
     )
     assert_within(actual, truth, bound)
