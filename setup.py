@@ -42,7 +42,8 @@ def extension(noun: str, sources: list[str]) -> Extension:
 # _runtime holds the C library; the others reach it through Cython's C-level import, so there is one thread team.
 EXTENSIONS = [extension("runtime", sorted(glob("src/*.c") + glob("src/isa/*.c")))]
 EXTENSIONS += [
-    extension(noun, []) for noun in ("arrays", "attention", "softmax", "linear", "norm", "rotary")
+    extension(noun, [])
+    for noun in ("arrays", "attention", "softmax", "linear", "norm", "recurrent", "rotary")
 ]
 
 setup(

@@ -29,6 +29,8 @@ __version__ = "0.1.0"
 
 _MODULES = ("layers", "models", "view")
 _LAYERS = (
+    "GRU",
+    "LSTM",
     "LayerNorm",
     "Linear",
     "MultiHeadAttention",
@@ -37,6 +39,8 @@ _LAYERS = (
 )
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "KVCache",
     "LayerNorm",
     "Linear",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from attnx.reference_layers import gelu, layer_norm, linear, relu
+from attnx.reference_layers import gelu, gru_step, layer_norm, linear, lstm_step, relu
 
 Array = NDArray[Any]
 
@@ -23,8 +23,10 @@ __all__ = [
     "apply_rotary",
     "attention_weights",
     "gelu",
+    "gru_step",
     "layer_norm",
     "linear",
+    "lstm_step",
     "merge_attention",
     "relu",
     "scaled_dot_product_attention",

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Array = NDArray[Any]
 
-__all__ = ["gelu", "layer_norm", "linear", "relu"]
+__all__ = ["gelu", "gru_step", "layer_norm", "linear", "lstm_step", "relu"]
 
 
 def linear(
@@ -69,6 +69,36 @@ def gelu(x: Array) -> Array:
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
     return np.asarray(np.maximum(x, 0))
+
+
+def gru_step(x: ArrayLike, state: ArrayLike, weights: dict[str, Array]) -> Array:
+    """Return the state after one step; in the dtype of x, weights named as in ``torch.nn.GRUCell``."""
+    state = np.asarray(state)
+    x_reset, x_update, x_new = np.split(_gates(x, weights, "ih"), 3, axis=-1)
+    h_reset, h_update, h_new = np.split(_gates(state, weights, "hh"), 3, axis=-1)
+    reset, update = sigmoid(x_reset + h_reset), sigmoid(x_update + h_update)
+    candidate = np.tanh(x_new + reset * h_new)
+    return np.asarray((1 - update) * candidate + update * state)
+
+
+def lstm_step(
+    x: ArrayLike, state: ArrayLike, cell: ArrayLike, weights: dict[str, Array]
+) -> tuple[Array, Array]:
+    """Return state and cell after one step; weights named as in ``torch.nn.LSTMCell``."""
+    gates = _gates(x, weights, "ih") + _gates(state, weights, "hh")
+    enter, forget, candidate, leave = np.split(gates, 4, axis=-1)
+    cell = sigmoid(forget) * np.asarray(cell) + sigmoid(enter) * np.tanh(candidate)
+    return sigmoid(leave) * np.tanh(cell), np.asarray(cell)
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + exp(-x))``."""
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _gates(x: ArrayLike, weights: dict[str, Array], which: str) -> Array:
+    dtype = np.asarray(x).dtype
+    return linear(x, weights[f"weight_{which}"], weights.get(f"bias_{which}"), dtype=dtype)
 
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": relu}

@@ -82,6 +82,16 @@ struct attnx_layer_norm {
     float eps;
 };
 
+/* A step of a recurrent layer after its linear maps, on whose gates it stands: new state (and cell, which makes it an
+ * LSTM of four gates; without it a GRU of three). next_state and next_cell may be state and cell themselves. */
+struct attnx_recurrent {
+    const float *x, *h;                  /* (rows, gates * hidden): W_i input + b_i and W_h state + b_h */
+    const float *state, *cell;           /* (rows, hidden); cell NULL: a GRU */
+    float *next_state, *next_cell, *out; /* (rows, hidden); out is the new state once more, with rows of its own */
+    ptrdiff_t rows, hidden;
+    ptrdiff_t x_row, h_row, out_row;
+};
+
 /* Rotary positions: the first `pairs` pairs of each row turned by row p of the tables, the rest copied. Row (i, j, ...)
  * of the axes has the index q = sum of index * position stride, and p = positions[q], or q itself without positions. */
 struct attnx_rotary {

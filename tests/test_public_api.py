@@ -26,7 +26,10 @@ OPTIONS = {
 ATTENTION = OPTIONS | {"key_lengths": None, "query_lengths": None, "layout": "bhld"}
 RUN = {"out": None, "num_threads": None}
 VARLEN = OPTIONS | {"return_lse": False}
+RECURRENT = ("input_size hidden_size num_layers", {"bias": True, "bidirectional": False})
 SIGNATURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "GRU": RECURRENT,
+    "LSTM": RECURRENT,
     "softmax": ("x", {"axis": -1, "mask": None} | RUN),
     "scaled_dot_product_attention": (
         "query key value attn_mask",

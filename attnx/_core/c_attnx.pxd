@@ -74,6 +74,17 @@ cdef extern from "attnx.h" nogil:
         Py_ssize_t x_row, out_row, residual_row
         float eps
 
+    cdef struct attnx_recurrent:
+        const float *x
+        const float *h
+        const float *state
+        const float *cell
+        float *next_state
+        float *next_cell
+        float *out
+        Py_ssize_t rows, hidden
+        Py_ssize_t x_row, h_row, out_row
+
     cdef struct attnx_rotary:
         const void *x
         const void *cos
@@ -98,6 +109,7 @@ cdef extern from "attnx.h" nogil:
         ATTNX_softmax_f64
         ATTNX_linear_f32
         ATTNX_layer_norm_f32
+        ATTNX_recurrent_f32
         ATTNX_rotary_f32
         ATTNX_rotary_f64
 

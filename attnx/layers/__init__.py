@@ -4,12 +4,16 @@ Two things differ from ``torch.nn``: True in a mask means 'may attend', and padd
 lengths. Everything is batch first.
 """
 
+from attnx.layers.gru import GRU
 from attnx.layers.linear import Linear
+from attnx.layers.lstm import LSTM
 from attnx.layers.multihead import MultiHeadAttention
 from attnx.layers.norm import LayerNorm
 from attnx.layers.transformer import TransformerEncoder, TransformerEncoderLayer
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "LayerNorm",
     "Linear",
     "MultiHeadAttention",

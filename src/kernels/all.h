@@ -48,3 +48,4 @@
 #include "activation.h"
 #include "linear.h"
 #include "norm.h"
+#include "recurrent.h"

@@ -1,0 +1,157 @@
+"""What GRU and LSTM share: their parameters, and the way through the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from attnx.layers.module import FloatArray, Module, Shapes, as_input, as_size, uniform
+from attnx.layers.packing import as_lengths
+from attnx.layers.steps import Steps
+from attnx.linear import PackedWeight, linear, linear_into, pack_weight
+from attnx.recurrent import recurrent_step_into
+
+
+class Weights(NamedTuple):
+    """The weights of one layer, in all its directions."""
+
+    # The directions read the same input, so their input weights are one matrix.
+    ih: PackedWeight  # (directions * gates * H, in)
+    bias_ih: FloatArray | None
+    hh: list[PackedWeight]  # (gates * H, H), one for each direction
+    bias_hh: list[FloatArray | None]
+
+
+class Recurrent(Module):
+    """Base of the layers that hand a state from step to step."""
+
+    _gates: int  # how many gates a unit has
+    _weights: list[Weights]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        bidirectional: bool = False,
+    ) -> None:
+        self.input_size = as_size("input_size", input_size)
+        self.hidden_size = as_size("hidden_size", hidden_size)
+        self.num_layers = as_size("num_layers", num_layers)
+        self.bidirectional = bool(bidirectional)
+        self._has_bias = bool(bias)
+        self._directions = 2 if self.bidirectional else 1
+        bound = 1 / math.sqrt(self.hidden_size)
+        self._start({name: uniform(bound, shape) for name, shape in self._shapes().items()})
+
+    def _suffixes(self) -> list[list[str]]:
+        """Return what ends the names of the parameters: for each layer, one for each direction."""
+        ends = ("", "_reverse")[: self._directions]
+        return [[f"_l{layer}{end}" for end in ends] for layer in range(self.num_layers)]
+
+    def _shapes(self) -> Shapes:
+        shapes: Shapes = {}
+        rows, features = self._gates * self.hidden_size, self.input_size
+        for suffixes in self._suffixes():
+            for suffix in suffixes:
+                shapes["weight_ih" + suffix] = rows, features
+                shapes["weight_hh" + suffix] = rows, self.hidden_size
+                if self._has_bias:
+                    shapes["bias_ih" + suffix] = shapes["bias_hh" + suffix] = (rows,)
+            features = self._directions * self.hidden_size
+        return shapes
+
+    def _build(self, parameters: Mapping[str, FloatArray]) -> dict[str, Any]:
+        layers = []
+        for suffixes in self._suffixes():
+            bias_ih = None
+            if self._has_bias:
+                bias_ih = np.concatenate([parameters["bias_ih" + s] for s in suffixes])
+            ih = np.concatenate([parameters["weight_ih" + s] for s in suffixes])
+            hh = [pack_weight(parameters["weight_hh" + s]) for s in suffixes]
+            bias_hh = [parameters.get("bias_hh" + s) for s in suffixes]
+            layers.append(Weights(pack_weight(ih), bias_ih, hh, bias_hh))
+        return {"_weights": layers}
+
+    def _export(self) -> dict[str, FloatArray]:
+        exported = {}
+        for suffixes, weights in zip(self._suffixes(), self._weights, strict=True):
+            ih = np.split(weights.ih.unpack(), self._directions)
+            for direction, suffix in enumerate(suffixes):
+                exported["weight_ih" + suffix] = ih[direction]
+                exported["weight_hh" + suffix] = weights.hh[direction].unpack()
+                bias_hh = weights.bias_hh[direction]
+                if weights.bias_ih is not None and bias_hh is not None:
+                    bias_ih = np.split(weights.bias_ih, self._directions)[direction]
+                    exported["bias_ih" + suffix] = np.array(bias_ih)
+                    exported["bias_hh" + suffix] = np.array(bias_hh)
+        return exported
+
+    def _run(
+        self,
+        x: npt.ArrayLike,
+        states: list[npt.ArrayLike] | None,
+        lengths: npt.ArrayLike | None,
+        num_states: int,
+    ) -> tuple[FloatArray, list[FloatArray]]:
+        """Return the outputs (..., L, directions * H) and the states after the last steps."""
+        inputs = as_input("x", x, self.input_size, least=2)
+        *batch, length = inputs.shape[:-1]
+        limits = None
+        if lengths is not None:
+            limits = as_lengths("lengths", lengths, tuple(batch), length)
+        rows = math.prod(batch)
+        shape = (self.num_layers * self._directions, *batch, self.hidden_size)
+        flat = (shape[0], rows, self.hidden_size)
+        if states is None:
+            given = [np.zeros(flat, np.float32) for _ in range(num_states)]
+        else:
+            given = [_as_state(state, shape).reshape(flat) for state in states]
+        steps = Steps(rows, length, limits)
+        sorted_states = [steps.sort(state) for state in given]
+        packed = steps.pack(inputs.reshape(rows, length, self.input_size))
+        for number, weights in enumerate(self._weights):
+            first = number * self._directions
+            part = [state[first : first + self._directions] for state in sorted_states]
+            packed = self._layer(weights, packed, part, steps.counts)
+        outputs = steps.unpack(packed).reshape(*batch, length, packed.shape[1])
+        return outputs, [steps.restore(state).reshape(shape) for state in sorted_states]
+
+    def _layer(
+        self, weights: Weights, packed: FloatArray, states: list[FloatArray], counts: list[int]
+    ) -> FloatArray:
+        """Take rows (T, in) to (T, directions * H), and the states (directions, B, H) in place."""
+        hidden, wide = self.hidden_size, self._gates * self.hidden_size
+        inputs = linear(packed, weights.ih, weights.bias_ih)
+        outputs = np.empty((len(packed), self._directions * hidden), np.float32)
+        buffer = np.empty((states[0].shape[1], wide), np.float32)
+        ends = np.cumsum(counts, dtype=np.int64).tolist()
+        for direction, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
+            x = inputs[:, direction * wide : (direction + 1) * wide]
+            out = outputs[:, direction * hidden : (direction + 1) * hidden]
+            state, *others = (s[direction] for s in states)
+            cell = others[0] if others else None
+            for step in range(len(counts))[:: -1 if direction else 1]:
+                # The sequences that have this step; backwards, the others have not begun.
+                count, end = counts[step], ends[step]
+                active, gates = state[:count], buffer[:count]
+                linear_into(active, hh, bias_hh, gates)
+                recurrent_step_into(
+                    x[end - count : end], gates, active,
+                    None if cell is None else cell[:count], out[end - count : end],
+                )  # fmt: skip
+        return outputs
+
+
+def _as_state(state: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+    """Return a state of this shape as an array, or raise naming it."""
+    plain = as_input("state", state, shape[-1])
+    if plain.shape != shape:
+        raise ValueError(f"state must have shape {shape}, got {plain.shape}")
+    return plain
