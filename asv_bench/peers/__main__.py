@@ -44,7 +44,7 @@ def main() -> int:
     finally:
         for engine in engines:
             engine.close()
-    print("\n".join(report.sentences_a_second(comparisons)))
+    print("\n".join(report.sentences_a_second(comparisons) + report.shares(comparisons)))
     if options.markdown:
         report.replace_table(options.markdown, comparisons, about)
     if options.json:

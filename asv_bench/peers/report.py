@@ -67,6 +67,26 @@ def sentences_a_second(comparisons: list[Comparison]) -> list[str]:
     return lines
 
 
+def shares(comparisons: list[Comparison]) -> list[str]:
+    """Return one line for each row that is a part of another: its time against its share of work.
+
+    1.00x is a call that costs no more than what it sees, or reads.
+    """
+    found_as = {found.row.name: found for found in comparisons}
+    lines = []
+    for found in comparisons:
+        whole = found_as.get(found.row.beside)
+        if whole is None or OURS not in found.engines or OURS not in whole.engines:
+            continue
+        time = found.engines[OURS].median / whole.engines[OURS].median
+        share = found.amount / whole.amount
+        lines.append(
+            f"{found.row.name}: {100 * time:.1f} % of the time of {whole.row.name} for "
+            f"{100 * share:.1f} % of its work, {time / share:.2f}x the share ({1 / time:.2f}x as fast)."
+        )
+    return lines
+
+
 def replace_table(path: Path, comparisons: list[Comparison], about: list[str]) -> None:
     """Write the table between the two marker comments of a Markdown file."""
     used = {name for found in comparisons for name in (*found.engines, *found.problems)}
@@ -74,13 +94,18 @@ def replace_table(path: Path, comparisons: list[Comparison], about: list[str]) -
     rows = [line(found, engines) for found in comparisons]
     table = [header(engines), ["---", *["---:"] * (len(header(engines)) - 1)], *rows]
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
-    text = [*about, "", *lines, "", *sentences_a_second(comparisons)]
+    text = [*about, "", *lines, "", *sentences_a_second(comparisons), *_items(shares(comparisons))]
     block = "\n".join([BEGIN, *text, END])
     content = path.read_text()
     if not (BEGIN in content and END in content):
         raise ValueError(f"{path} has no {BEGIN} and {END}")
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
     path.write_text(re.sub(pattern, lambda _: block, content, flags=re.DOTALL))
+
+
+def _items(lines: list[str]) -> list[str]:
+    """Return a Markdown list."""
+    return ["", *(f"- {line}" for line in lines)] if lines else []
 
 
 def write_json(path: Path, comparisons: list[Comparison], about: list[str]) -> None:

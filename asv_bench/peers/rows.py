@@ -8,11 +8,15 @@ from .work import Attention, Layer, Sentences, Softmax, Work
 
 
 class Row(NamedTuple):
-    """One line of the table: its name and its work."""
+    """One line of the table: its name and its work, and the row that it is a share of."""
 
     name: str
     work: Work
+    beside: str = ""
 
+
+#: Of models in use, beside 32, 64 and 128: what fills no whole number of vectors or tiles.
+HEAD_DIMS = (40, 72, 80, 96, 112, 256)
 
 ROWS = (
     # attention, named B x H x L x E
@@ -28,8 +32,28 @@ ROWS = (
     Row("1x16x2048x64, causal", Attention(1, 16, 2048, 64, causal=True)),
     Row("1x32(8)x2048x128, causal, grouped", Attention(1, 32, 2048, 128, kv_heads=8, causal=True)),
     Row("1x4x8192x128, causal", Attention(1, 4, 8192, 128, causal=True)),
+    Row(
+        "1x4x8192x128, window (256, 0)",
+        Attention(1, 4, 8192, 128, window=(256, 0)),
+        beside="1x4x8192x128, causal",
+    ),
     Row("4x12x32x64 on 512 keys", Attention(4, 12, 32, 64, keys=512)),
     Row("float64 2x8x256x64", Attention(2, 8, 256, 64, dtype="float64")),
+    *(Row(f"head dim {dim}, 1x8x1024", Attention(1, 8, 1024, dim)) for dim in HEAD_DIMS),
+    # one query a sequence on the keys of a cache
+    Row("decode 1x32(8)x1x128 on 4096 keys", Attention(1, 32, 1, 128, keys=4096, kv_heads=8)),
+    Row(
+        "decode 1x32(8)x1x128 on 4096 keys, bfloat16 cache",
+        Attention(1, 32, 1, 128, keys=4096, kv_heads=8, stored="bfloat16"),
+        beside="decode 1x32(8)x1x128 on 4096 keys",
+    ),
+    Row("decode 16x32(8)x1x128 on 1024 keys", Attention(16, 32, 1, 128, keys=1024, kv_heads=8)),
+    Row(
+        "decode 16x32(8)x1x128 on 1024 keys, bfloat16 cache",
+        Attention(16, 32, 1, 128, keys=1024, kv_heads=8, stored="bfloat16"),
+        beside="decode 16x32(8)x1x128 on 1024 keys",
+    ),
+    Row("decode 1x12x1x64 on 1024 keys", Attention(1, 12, 1, 64, keys=1024)),
     # multi-head self-attention layers, named B x L x width, h heads
     Row("multi-head layer 1x128x384 h12", Layer(1, 128, 384, 12)),
     Row("multi-head layer 8x128x768 h12", Layer(8, 128, 768, 12)),

@@ -29,6 +29,7 @@ def attention(
     *,
     mask: np.ndarray | None = None,
     causal: bool = False,
+    window: tuple[int, int] | None = None,
     lengths: np.ndarray | None = None,
 ) -> np.ndarray:
     """Attention (B, H, L, E) on (B, G, S, E); rows past their length are 0."""
@@ -45,9 +46,11 @@ def attention(
                 scores = query[b, h, start:stop].astype(np.float64) @ k.T / math.sqrt(head_dim)
                 if mask is not None:
                     scores += mask[b, h, start:stop, :keys]
+                apart = np.arange(keys) - np.arange(start, stop)[:, None]
                 if causal:
-                    hidden = np.arange(keys) > np.arange(start, stop)[:, None]
-                    scores[hidden] = -np.inf
+                    scores[apart > 0] = -np.inf
+                if window is not None:
+                    scores[(apart < -window[0]) | (apart > window[1])] = -np.inf
                 out[b, h, start:stop] = softmax(scores) @ v
     return out
 

@@ -5,7 +5,7 @@ Letters: B batch, H query heads, G key/value heads, L queries, S keys, E head di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Attention:
 
     `float_mask` adds a dense (B, H, L, S) mask to the scores. `ragged` gives every batch row a
     length of its own, for its queries and its keys alike; what lies past it counts as no work.
+    `window` (left, right) is as in attnx. `stored` is the dtype that keys and values may be kept
+    in: their numbers are exact in it, the arrays are float32.
     """
 
     batch: int
@@ -31,6 +33,8 @@ class Attention:
     causal: bool = False
     float_mask: bool = False
     ragged: bool = False
+    window: tuple[int, int] | None = None
+    stored: str = ""  # or "bfloat16"
     dtype: str = "float32"
 
     def inputs(self, rng: np.random.Generator) -> Arrays:
@@ -45,6 +49,9 @@ class Attention:
         if self.float_mask:
             arrays["mask"] = rng.standard_normal((self.batch, self.heads, self.queries, keys))
         arrays = {name: array.astype(self.dtype) for name, array in arrays.items()}
+        if self.stored:
+            for name in ("key", "value"):
+                arrays[name] = _to_bfloat16(arrays[name])
         if self.ragged:
             # Evenly spread from 3/8 of the longest up to the longest, in no order.
             lengths = np.linspace(3 * self.queries // 8, self.queries, self.batch)
@@ -59,23 +66,49 @@ class Attention:
             arrays["value"],
             mask=arrays.get("mask"),
             causal=self.causal,
+            window=self.window,
             lengths=arrays.get("lengths"),
         )
 
     def flops(self, arrays: Arrays) -> float:
         """Count the operations on visible pairs: a multiply-add per pair and dim, twice."""
-        keys = self.keys or self.queries
         if self.ragged:
             pairs = float(np.sum(np.square(arrays["lengths"], dtype=np.float64)))
-        elif self.causal:  # query i sees keys 0..i
-            pairs = float(self.batch * np.minimum(np.arange(self.queries) + 1, keys).sum())
         else:
-            pairs = float(self.batch * self.queries * keys)
+            first, last = self.seen()
+            pairs = float(self.batch * np.maximum(last - first, 0).sum())
         return 4.0 * pairs * self.heads * self.head_dim
 
     def traffic(self, arrays: Arrays) -> float | None:
         """Return the bytes that bound this work, None where arithmetic does."""
-        return None
+        if self.queries > 1:
+            return None
+        held = float(arrays["key"].nbytes + arrays["value"].nbytes)
+        return held / 2 if self.stored else held
+
+    def seen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first key that each query sees, and the one past its last."""
+        keys, position = self.keys or self.queries, np.arange(self.queries)
+        first, last = np.zeros_like(position), np.full_like(position, keys)
+        if self.window is not None:
+            first = np.maximum(position - self.window[0], 0)
+            last = np.minimum(position + self.window[1] + 1, keys)
+        if self.causal:
+            last = np.minimum(position + 1, last)
+        return first, last
+
+    def visible(self) -> np.ndarray:
+        """Return which key (S,) each query (L,) sees."""
+        keys = np.arange(self.keys or self.queries)
+        first, last = self.seen()
+        return (first[:, None] <= keys) & (keys < last[:, None])
+
+    def folded(self) -> Attention | None:
+        """Return the same work with a group's heads as the queries of one head, if it is that."""
+        if self.queries > 1 or not self.kv_heads:
+            return None
+        group = self.heads // self.kv_heads
+        return replace(self, heads=self.kv_heads, queries=group, kv_heads=0)
 
 
 @dataclass(frozen=True)
@@ -171,3 +204,8 @@ class Sentences:
 
 
 Work = Attention | Layer | Softmax | Sentences
+
+
+def _to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Round float32 numbers (away from zero on a tie) to such as bfloat16 has."""
+    return ((x.view(np.uint32) + 0x8000) & 0xFFFF0000).astype(np.uint32).view(np.float32)

@@ -38,10 +38,16 @@ class Graph:
     def op(
         self, kind: str, *inputs: str, domain: str = "", outputs: int = 1, **attributes: Any
     ) -> str:
-        """Add a node; an empty input name leaves an optional input out."""
+        """Add a node and return its first output; an empty input name leaves an input out."""
+        return self.nodes(kind, *inputs, domain=domain, outputs=outputs, **attributes)[0]
+
+    def nodes(
+        self, kind: str, *inputs: str, domain: str = "", outputs: int, **attributes: Any
+    ) -> list[str]:
+        """Add a node and return all of its outputs."""
         names = [self._name() for _ in range(outputs)]
         self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
-        return names[0]
+        return names
 
     def fused(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Add one of ONNX Runtime's own operators."""
@@ -52,10 +58,10 @@ class Graph:
         product = self.op("MatMul", x, self.constant(weight.T))
         return product if bias is None else self.op("Add", product, self.constant(bias))
 
-    def serialize(self, result: str) -> bytes:
-        """Return the model whose only output is `result`."""
-        output = helper.make_tensor_value_info(result, TensorProto.FLOAT, None)
-        graph = helper.make_graph(self._nodes, "work", self._inputs, [output], self._constants)
+    def serialize(self, *results: str) -> bytes:
+        """Return the model whose outputs are `results`."""
+        outputs = [helper.make_tensor_value_info(r, TensorProto.FLOAT, None) for r in results]
+        graph = helper.make_graph(self._nodes, "work", self._inputs, outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         return bytes(onnx.ModelProto.SerializeToString(model))

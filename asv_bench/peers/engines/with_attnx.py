@@ -34,6 +34,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
 
 
 def _attention(work: Attention, arrays: Arrays) -> Forms:
+    if work.stored:
+        return _cached(work, arrays)
     query, key, value = arrays["query"], arrays["key"], arrays["value"]
     mask, lengths = arrays.get("mask"), arrays.get("lengths")
 
@@ -44,13 +46,50 @@ def _attention(work: Attention, arrays: Arrays) -> Forms:
             value,
             mask,
             is_causal=work.causal,
+            window=work.window,
             key_lengths=lengths,
             query_lengths=lengths,
             out=out,
         )
 
     name, kept = "scaled_dot_product_attention", np.empty_like(query)
-    return {name: Form(call), f"{name}, out given": Form(lambda: call(kept))}
+    forms = {name: Form(call), f"{name}, out given": Form(lambda: call(kept))}
+    if work.ragged:
+        forms |= _packed(arrays)
+    return forms | _cached(work, arrays) if work.queries == 1 else forms
+
+
+def _cached(work: Attention, arrays: Arrays) -> Forms:
+    query, key, value = arrays["query"], arrays["key"], arrays["value"]
+    stored = work.stored or work.dtype
+    cache = attnx.KVCache(*key.shape, dtype=stored)
+    cache.append(key, value)
+    kept = np.empty_like(query)
+    return {
+        f"KVCache.attend, {stored}": Form(lambda: cache.attend(query)),
+        f"KVCache.attend, {stored}, out given": Form(lambda: cache.attend(query, out=kept)),
+    }
+
+
+def _packed(arrays: Arrays) -> Forms:
+    lengths = arrays["lengths"]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    real = np.arange(arrays["query"].shape[2]) < lengths[:, None]  # (B, L)
+    packed = [arrays[name].swapaxes(1, 2)[real] for name in ("query", "key", "value")]
+    kept = np.empty_like(packed[0])
+
+    def call(out: np.ndarray | None = None) -> np.ndarray:
+        return attnx.varlen_attention(*packed, starts, starts, out=out)
+
+    def padded(rows: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(arrays["query"])
+        out.swapaxes(1, 2)[real] = rows
+        return out
+
+    return {
+        "varlen_attention": Form(call, padded),
+        "varlen_attention, out given": Form(lambda: call(kept), padded),
+    }
 
 
 def _layer(work: Layer, arrays: Arrays) -> Forms:

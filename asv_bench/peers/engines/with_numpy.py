@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..work import Arrays, Attention, Layer, Softmax, Work
-from .form import Form, Forms, join_heads, split_heads
+from .form import Form, Forms, blocks, join_heads, split_heads, with_folded_heads
 
 
 def version(threads: int) -> str:
@@ -19,7 +19,7 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
     """Return the forms of this work."""
     match work:
         case Attention():
-            return _attention(work, arrays)
+            return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             return {"matmul": Form(lambda: layer(arrays["x"], arrays, work.heads))}
         case Softmax():
@@ -69,6 +69,8 @@ def _attention(work: Attention, arrays: Arrays) -> Forms:
     mask = arrays.get("mask")
     if work.ragged:
         return _ragged(arrays)
+    if work.window:
+        return _windowed(work, query, key, value)
     if work.kv_heads:  # heads of a group side by side share their keys by broadcasting
         groups = (work.batch, work.kv_heads, work.heads // work.kv_heads)
         query = query.reshape(*groups, work.queries, work.head_dim)
@@ -78,6 +80,21 @@ def _attention(work: Attention, arrays: Arrays) -> Forms:
         mask = np.triu(np.full(size, -np.inf, dtype=query.dtype), 1)
     shape = arrays["query"].shape
     return {"matmul": Form(lambda: attend(query, key, value, mask), lambda out: out.reshape(shape))}
+
+
+def _windowed(work: Attention, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> Forms:
+    parts = [
+        (rows, keys, np.where(visible, 0, -np.inf).astype(query.dtype))
+        for rows, keys, visible in blocks(work)
+    ]
+
+    def block_by_block() -> np.ndarray:
+        out = np.empty_like(query)
+        for rows, keys, mask in parts:
+            out[:, :, rows] = attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], mask)
+        return out
+
+    return {"block by block": Form(block_by_block)}
 
 
 def _ragged(arrays: Arrays) -> Forms:

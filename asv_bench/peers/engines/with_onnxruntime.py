@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as states
 from safetensors.numpy import load_file
 
 from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
-from .form import Form, Forms, split_heads
+from .form import Form, Forms, split_heads, with_folded_heads
 from .onnx_attention import graphs
 from .onnx_graph import Graph
 from .text import Batches
+
+#: What an operator answers to a graph or to arrays that it has no kernel for.
+REFUSALS = (
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.NotImplemented,
+    states.RuntimeException,
+)
 
 
 def version(threads: int) -> str:
@@ -30,7 +40,7 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
         return {}
     match work:
         case Attention():
-            return _attention(work, arrays)
+            return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             return _layer(work, arrays)
         case Softmax():
@@ -50,17 +60,21 @@ def _session(model: bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _bound(model: bytes, feed: Arrays) -> Callable[[], np.ndarray]:
-    """Run with inputs and output bound once: the least that a call can cost."""
+def _bound(model: bytes, feed: Arrays, in_place: tuple[str, ...] = ()) -> Callable[[], np.ndarray]:
+    """Run with inputs and outputs bound once: the least that a call can cost.
+
+    Outputs after the first are written where the inputs named in `in_place` lie.
+    """
     session = _session(model)
     binding = session.io_binding()
+    shape = session.run(None, feed)[0].shape
     held = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in feed.items()}
     for name, value in held.items():
         binding.bind_ortvalue_input(name, value)
-    name = session.get_outputs()[0].name
-    shape = session.run(None, feed)[0].shape
     output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
-    binding.bind_ortvalue_output(name, output)
+    places = [output, *(held[name] for name in in_place)]
+    for node, value in zip(session.get_outputs(), places, strict=True):
+        binding.bind_ortvalue_output(node.name, value)
 
     def call() -> Any:
         session.run_with_iobinding(binding)
@@ -72,10 +86,10 @@ def _bound(model: bytes, feed: Arrays) -> Callable[[], np.ndarray]:
 
 def _attention(work: Attention, arrays: Arrays) -> Forms:
     forms = {}
-    for name, (model, feed, heads_last) in graphs(work, arrays).items():
+    for name, (model, feed, heads_last, in_place) in graphs(work, arrays).items():
         try:
-            call = _bound(model, feed)
-        except Exception as error:  # an operator that refuses is no form
+            call = _bound(model, feed, in_place)
+        except REFUSALS as error:  # an operator that refuses is no form
             print(f"{name}: {error}")
             continue
 

@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 from safetensors.numpy import load_file
 
 from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
-from .form import Form, Forms
+from .form import Form, Forms, blocks, with_folded_heads
 from .text import Batches
 
 CORE = openvino.Core()
@@ -31,7 +31,7 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
         return {}
     match work:
         case Attention():
-            return _attention(work, arrays)
+            return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             return _layer(work, arrays)
         case Softmax():
@@ -72,7 +72,13 @@ def _mask(work: Attention, arrays: Arrays) -> np.ndarray | None:
     if work.ragged:
         visible = np.arange(work.keys or work.queries) < arrays["lengths"][:, None, None, None]
         return np.where(visible, np.float32(0), np.float32(-np.inf))
+    if work.window:
+        return _added(work.visible())
     return None
+
+
+def _added(visible: np.ndarray) -> np.ndarray:
+    return np.where(visible, np.float32(0), np.float32(-np.inf))[None, None]
 
 
 def _attention(work: Attention, arrays: Arrays) -> Forms:
@@ -87,7 +93,10 @@ def _attention(work: Attention, arrays: Arrays) -> Forms:
         return Form(_bound(build(work, **parameters), feed))
 
     forms = {"scaled_dot_product_attention": form(_fused)}
-    if not work.causal:
+    if work.window:
+        del named["mask"]
+        forms["scaled_dot_product_attention, block by block"] = form(_by_blocks)
+    elif not work.causal and not work.kv_heads:
         forms["matmul, softmax, matmul"] = form(_plain)
     return forms
 
@@ -97,6 +106,25 @@ def _fused(work: Attention, query: Any, key: Any, value: Any, mask: Any = None) 
         key, value = (_repeat(work, part) for part in (key, value))
     options = {} if mask is None else {"attention_mask": mask}
     return ops.scaled_dot_product_attention(query, key, value, causal=work.causal, **options)
+
+
+def _by_blocks(work: Attention, query: Any, key: Any, value: Any) -> Any:
+    def part(x: Any, rows: slice) -> Any:
+        return ops.slice(x, *(np.array([n]) for n in (rows.start, rows.stop, 1, 2)))
+
+    return ops.concat(
+        [
+            ops.scaled_dot_product_attention(
+                part(query, rows),
+                part(key, keys),
+                part(value, keys),
+                attention_mask=ops.constant(_added(seen)),
+                causal=False,
+            )
+            for rows, keys, seen in blocks(work)
+        ],
+        2,
+    )
 
 
 def _repeat(work: Attention, x: Any) -> Any:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.nn.attention import flex_attention
 
 from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
-from .form import Form, Forms
+from .form import Form, Forms, blocks, with_folded_heads
 from .text import Batches
+
+ATTEND = functional.scaled_dot_product_attention
 
 
 def version(threads: int) -> str:
@@ -24,7 +27,7 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
     """Return the forms of this work."""
     match work:
         case Attention():
-            forms = _attention(work, arrays)
+            return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             forms = _layer(work, arrays)
         case Softmax():
@@ -36,7 +39,11 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             }
         case Sentences():
             forms = _sentences(arrays)
-    return {name: Form(_without_gradients(call), _to_numpy) for name, call in forms.items()}
+    return _forms(forms)
+
+
+def _forms(calls: dict[str, Callable[[], Any]]) -> Forms:
+    return {name: Form(_without_gradients(call), _to_numpy) for name, call in calls.items()}
 
 
 def _without_gradients(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -47,28 +54,57 @@ def _to_numpy(result: Any) -> np.ndarray:
     return np.asarray(result)
 
 
-def _attention(work: Attention, arrays: Arrays) -> dict[str, Callable[[], Any]]:
-    query, key, value = (torch.from_numpy(arrays[n]) for n in ("query", "key", "value"))
-    attend = functional.scaled_dot_product_attention
-    options: dict[str, Any] = {"is_causal": work.causal, "enable_gqa": bool(work.kv_heads)}
-    if work.float_mask:
-        options["attn_mask"] = torch.from_numpy(arrays["mask"])
-    if not work.ragged:
-        return {"scaled_dot_product_attention": lambda: attend(query, key, value, **options)}
+def _attention(work: Attention, arrays: Arrays) -> Forms:
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    query, key, value = (tensors[n] for n in ("query", "key", "value"))
+    if work.ragged:
+        return _forms(_ragged(query, key, value, arrays["lengths"].tolist()))
+    if work.window:
+        return _forms(_windowed(work, query, key, value))
+    options = {"is_causal": work.causal, "enable_gqa": bool(work.kv_heads)}
+    options["attn_mask"] = tensors.get("mask")
+    return _forms({"scaled_dot_product_attention": lambda: ATTEND(query, key, value, **options)})
 
-    lengths = arrays["lengths"].tolist()
+
+def _ragged(query: Any, key: Any, value: Any, lengths: list[int]) -> dict[str, Callable[[], Any]]:
     visible = torch.arange(key.shape[2]) < torch.tensor(lengths)[:, None, None, None]
 
     def row_by_row() -> torch.Tensor:
         out = torch.zeros_like(query)
         for b, n in enumerate(lengths):
             part = slice(b, b + 1), slice(None), slice(n)
-            out[part] = attend(query[part], key[part], value[part])
+            out[part] = ATTEND(query[part], key[part], value[part])
         return out
 
     return {
-        "bool mask": lambda: attend(query, key, value, attn_mask=visible),
+        "bool mask": lambda: ATTEND(query, key, value, attn_mask=visible),
         "row by row": row_by_row,
+    }
+
+
+def _windowed(work: Attention, query: Any, key: Any, value: Any) -> dict[str, Callable[[], Any]]:
+    visible = torch.from_numpy(work.visible())
+    parts = [(rows, keys, torch.from_numpy(seen)) for rows, keys, seen in blocks(work)]
+
+    def block_by_block() -> torch.Tensor:
+        out = torch.empty_like(query)
+        for rows, keys, seen in parts:
+            part = query[:, :, rows], key[:, :, keys], value[:, :, keys]
+            out[:, :, rows] = ATTEND(*part, attn_mask=seen)
+        return out
+
+    left, right = work.window or (0, 0)
+
+    def sees(b: Any, h: Any, q: Any, k: Any) -> Any:
+        return (k >= q - left) & (k <= q + right)
+
+    rows, keys = visible.shape
+    mask = flex_attention.create_block_mask(sees, None, None, rows, keys, device="cpu")
+    flex = torch.compile(flex_attention.flex_attention)
+    return {
+        "bool mask": lambda: ATTEND(query, key, value, attn_mask=visible),
+        "bool mask, block by block": block_by_block,
+        "flex_attention": lambda: flex(query, key, value, block_mask=mask),
     }
 
 
