@@ -34,6 +34,8 @@ _LAYERS = (
     "LayerNorm",
     "Linear",
     "MultiHeadAttention",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
 )
@@ -45,6 +47,8 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "MultiHeadAttention",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "apply_rotary",

@@ -30,6 +30,11 @@ RECURRENT = ("input_size hidden_size num_layers", {"bias": True, "bidirectional"
 SIGNATURES: dict[str, tuple[str, dict[str, Any]]] = {
     "GRU": RECURRENT,
     "LSTM": RECURRENT,
+    "TransformerDecoder": ("decoder_layer num_layers norm", {}),
+    "TransformerDecoderLayer": (
+        "d_model nhead dim_feedforward",
+        {"activation": "relu", "layer_norm_eps": 1e-5, "norm_first": False, "bias": True},
+    ),
     "softmax": ("x", {"axis": -1, "mask": None} | RUN),
     "scaled_dot_product_attention": (
         "query key value attn_mask",

@@ -4,6 +4,8 @@ Two things differ from ``torch.nn``: True in a mask means 'may attend', and padd
 lengths. Everything is batch first.
 """
 
+from attnx.layers.decoder import TransformerDecoder
+from attnx.layers.decoder_layer import TransformerDecoderLayer
 from attnx.layers.gru import GRU
 from attnx.layers.linear import Linear
 from attnx.layers.lstm import LSTM
@@ -17,6 +19,8 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "MultiHeadAttention",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
 ]

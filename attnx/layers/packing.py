@@ -60,7 +60,7 @@ def attend_packed(starts: npt.NDArray[np.int64], is_causal: bool) -> Attend:
 
 def attend_masked(
     shape: tuple[int, ...],
-    mask: npt.ArrayLike,
+    mask: npt.ArrayLike | None,
     lengths: npt.NDArray[np.int64] | None,
     is_causal: bool,
 ) -> Attend:

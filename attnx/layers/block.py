@@ -1,0 +1,61 @@
+"""What encoder and decoder layers share: sizes, self-attention, the feed-forward network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attnx.layers.linear import Linear
+from attnx.layers.module import FloatArray, Module, as_size
+from attnx.layers.multihead import MultiHeadAttention
+from attnx.layers.norm import LayerNorm
+from attnx.layers.workspace import Workspace
+from attnx.linear import linear_into
+from attnx.norm import layer_norm_into
+
+Activation = Literal["relu", "gelu"]
+
+
+class Block(Module):
+    """Base of the transformer's layers: the parts that all of them have."""
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        *,
+        activation: Activation = "relu",
+        layer_norm_eps: float = 1e-5,
+        norm_first: bool = False,
+        bias: bool = True,
+    ) -> None:
+        if activation not in ("relu", "gelu"):
+            raise ValueError(f"activation must be 'relu' or 'gelu', got {activation!r}")
+        self.d_model = as_size("d_model", d_model)
+        self.nhead = as_size("nhead", nhead)
+        self.dim_feedforward = as_size("dim_feedforward", dim_feedforward)
+        if self.d_model % self.nhead:
+            raise ValueError(f"d_model must be a multiple of nhead, got {d_model} and {nhead}")
+        self.activation: Activation = activation
+        self.norm_first = bool(norm_first)
+        self.self_attn = MultiHeadAttention(self.d_model, self.nhead, bias=bias)
+        self.linear1 = Linear(self.d_model, self.dim_feedforward, bias)
+        self.linear2 = Linear(self.dim_feedforward, self.d_model, bias)
+        self.norm1 = LayerNorm(self.d_model, layer_norm_eps, bias=bias)
+        self.norm2 = LayerNorm(self.d_model, layer_norm_eps, bias=bias)
+
+    def _feed_forward(
+        self, x: FloatArray, hidden: FloatArray, residual: FloatArray, out: FloatArray
+    ) -> None:
+        one, two = self.linear1, self.linear2
+        linear_into(x, one._weight, one._bias, hidden, activation=self.activation)
+        linear_into(hidden, two._weight, two._bias, out, residual=residual)
+
+    def _workspace(self, rows: int) -> Workspace:
+        return Workspace(rows, self.d_model, self.nhead, self.dim_feedforward)
+
+
+def normalize(norm: LayerNorm, x: FloatArray, out: FloatArray) -> FloatArray:
+    """Write the norm of rows to out, which is returned."""
+    layer_norm_into(x, norm._weight, norm._bias, norm.eps, out)
+    return out

@@ -1,0 +1,153 @@
+"""What a decoder keeps between steps: its own keys and values, and those of the memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from attnx.cache import KVCache
+from attnx.layers.module import FloatArray
+from attnx.linear import linear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attnx.layers.decoder_layer import TransformerDecoderLayer
+    from attnx.layers.multihead import MultiHeadAttention
+
+KeyValue = tuple[FloatArray, FloatArray]
+Lengths = npt.NDArray[np.int64]
+
+
+def keys_values(attention: MultiHeadAttention, memory: FloatArray) -> KeyValue:
+    """Return the projected keys and values, each (..., S, H, d), of a memory (..., S, E)."""
+    groups = attention._projection.at_least(2)[1:]
+    dim, half = attention.head_dim, attention.num_heads
+    heads = [
+        linear(memory, weight, bias).reshape(*memory.shape[:-1], weight.out_features // dim, dim)
+        for weight, bias in groups
+    ]
+    if len(heads) == 2:
+        return heads[0], heads[1]
+    return heads[0][..., :half, :], heads[0][..., half:, :]
+
+
+class DecoderCache:
+    """The positions so far of B sequences that are decoded side by side.
+
+    `TransformerDecoder.make_cache` makes it. The memory is kept once for all beams of a source.
+
+    Attributes
+    ----------
+    batch : int
+        Sequences B: sources times beams, the beams of a source next to each other.
+    beams : int
+        How many sequences share each source.
+    lengths : ndarray
+        (B,): how many positions each sequence has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attnx.layers import TransformerDecoder, TransformerDecoderLayer
+    >>> decoder = TransformerDecoder(TransformerDecoderLayer(8, 2, 16), num_layers=2)
+    >>> cache = decoder.make_cache(np.ones((3, 5, 8), np.float32), capacity=10, beams=2)
+    >>> decoder(np.ones((6, 1, 8), np.float32), cache=cache).shape
+    (6, 1, 8)
+    >>> cache.reorder([1, 1, 2, 2, 5, 4])
+    >>> cache.lengths
+    array([1, 1, 1, 1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[TransformerDecoderLayer],
+        memory: FloatArray,
+        capacity: int,
+        memory_lengths: Lengths | None,
+        beams: int,
+    ) -> None:
+        heads, dim = layers[0].nhead, layers[0].self_attn.head_dim
+        self.beams = beams
+        self._own = [KVCache(len(memory) * beams, heads, capacity, dim) for _ in layers]
+        self._memory = [keys_values(layer.multihead_attn, memory) for layer in layers]
+        self._memory_lengths = memory_lengths
+
+    @property
+    def batch(self) -> int:
+        """How many sequences there are."""
+        return len(self._own[0]._key)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many positions each sequence has: (B,), a copy, good for `truncate` later."""
+        lengths: npt.NDArray[np.int64] = self._own[0].lengths
+        return lengths
+
+    def __repr__(self) -> str:
+        keys = self._own[0]._key.shape
+        return (
+            f"DecoderCache(layers={len(self._own)}, batch={keys[0]}, beams={self.beams}, "
+            f"capacity={keys[2]}, lengths={self.lengths.tolist()})"
+        )
+
+    def reorder(self, rows: npt.ArrayLike) -> None:
+        """Continue each sequence b as a copy of sequence rows[b], as beam search does.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            (B,), each between 0 and B - 1. The memory is only touched where a sequence gets another
+            source than it had.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attnx.layers import TransformerDecoder, TransformerDecoderLayer
+        >>> decoder = TransformerDecoder(TransformerDecoderLayer(8, 2, 16), num_layers=1)
+        >>> cache = decoder.make_cache(np.ones((2, 5, 8), np.float32), capacity=10)
+        >>> cache.reorder([1, 0])
+        """
+        memory, lengths, beams = self._memory, self._memory_lengths, self.beams
+        for kv in self._own:
+            kv.reorder(rows)
+        sources = np.asarray(rows) // beams
+        if (sources != np.arange(self.batch) // beams).any():
+            # From now on each sequence has a memory of its own.
+            self._memory = [(key[sources], value[sources]) for key, value in memory]
+            self._memory_lengths = None if lengths is None else lengths[sources]
+            self.beams = 1
+
+    def truncate(self, lengths: npt.ArrayLike) -> None:
+        """Forget the newest positions, so that each sequence has a given length.
+
+        Parameters
+        ----------
+        lengths : array_like of int
+            (B,) or one number; at most the current lengths.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attnx.layers import TransformerDecoder, TransformerDecoderLayer
+        >>> decoder = TransformerDecoder(TransformerDecoderLayer(8, 2, 16), num_layers=1)
+        >>> cache = decoder.make_cache(np.ones((2, 5, 8), np.float32), capacity=10)
+        >>> _ = decoder(np.ones((2, 3, 8), np.float32), cache=cache)
+        >>> cache.truncate([2, 0])
+        >>> cache.lengths
+        array([2, 0])
+        """
+        for kv in self._own:
+            kv.truncate(lengths)
+
+    def _check(self, layers: Sequence[TransformerDecoderLayer]) -> None:
+        """Raise unless these layers can use the cache."""
+        first, keys = layers[0], self._own[0]._key.shape
+        wanted = (len(layers), first.nhead, first.self_attn.head_dim)
+        if (len(self._own), keys[1], keys[3]) != wanted:
+            raise ValueError(
+                f"cache must be of {wanted[0]} layers with {wanted[1]} heads of dim {wanted[2]}, "
+                f"got {len(self._own)} with {keys[1]} of dim {keys[3]}"
+            )
