@@ -1,7 +1,7 @@
 """attnx: attention for Python services without a GPU. NumPy in, NumPy out.
 
 Functions compute on arrays; `attnx.layers` holds weights and calls them; `attnx.models` reads whole models;
-`attnx.view` shows what they attend to. The last three are loaded at first use.
+`attnx.view` shows what they attend to; `attnx.decoding` searches. The last four are loaded at first use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from attnx.varlen import varlen_attention
 
 __version__ = "0.1.0"
 
-_MODULES = ("layers", "models", "view")
+_MODULES = ("decoding", "layers", "models", "view")
 _LAYERS = (
     "GRU",
     "LSTM",
@@ -55,6 +55,7 @@ __all__ = [
     "attention_weights",
     "available_isas",
     "bias",
+    "decoding",
     "force_isa",
     "get_num_threads",
     "isa",

@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_same_bits
 from test_layers import draw, randomized
 
+from attnx.decoding import beam_search
 from attnx.layers import LayerNorm, TransformerDecoder, TransformerDecoderLayer
 
 
@@ -156,6 +157,47 @@ def test_an_error_leaves_the_cache_as_it_was(monkeypatch: pytest.MonkeyPatch) ->
         cache.truncate([3, 1])
     assert cache.lengths.tolist() == [2, 2]
     assert_same_bits(decoder(x[:, 2:3], cache=cache), whole[:, 2:3])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_beam_search_reorders_the_cache(beams: int) -> None:
+    """What it finds has the scores and weights of the whole pass without a cache."""
+    decoder = TransformerDecoder(TransformerDecoderLayer(16, 2, 32), 2)
+    randomized(decoder)
+    memory, lengths = draw(4, 5, 16), [5, 2, 1, 4]
+    embedding, output = draw(6, 16, seed=1), draw(6, 16, seed=2)
+    cache = decoder.make_cache(memory, 7, memory_lengths=lengths, beams=beams)
+
+    def step(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, weights = decoder(embedding[tokens][:, None], cache=cache, need_weights=True)
+        return x[:, 0] @ output.T, weights[-1, :, :, 0].mean(axis=1)
+
+    found = beam_search(
+        step,
+        [1] * 4,
+        reorder=cache.reorder,
+        end_token=0,
+        max_length=7,
+        beams=beams,
+        length_penalty=1.0,
+    )
+    assert cache.beams == beams
+    for b, hypotheses in enumerate(found):
+        for h in hypotheses:
+            history = [1, *h.tokens.tolist()]
+            x, weights = decoder(
+                embedding[history], memory[b], memory_lengths=lengths[b], tgt_is_causal=True,
+                need_weights=True,
+            )  # fmt: skip
+            logits = (x @ output.T).astype(float)
+            logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            following = [*history[1:], 0] if h.ended else history[1:]
+            total = logs[np.arange(len(following)), following].sum()
+            assert h.score == pytest.approx(total / len(following), rel=1e-5)
+            assert h.weights is not None
+            if len(h.tokens):
+                wanted = weights[-1].mean(axis=0)[: len(h.tokens)]
+                np.testing.assert_allclose(h.weights, wanted, rtol=1e-5, atol=1e-6)
 
 
 DECODER = make()

@@ -139,11 +139,11 @@ import json, sys, attnx
 print(json.dumps(sorted(m for m in sys.modules if m.startswith("attnx."))))
 """
     loaded = fresh(code)
-    for late in ("layers", "models", "view", "cli", "reference"):
+    for late in ("decoding", "layers", "models", "view", "cli", "reference"):
         assert not any(name.startswith(f"attnx.{late}") for name in loaded)
 
 
-@pytest.mark.parametrize("name", ["layers", "models", "view"])
+@pytest.mark.parametrize("name", ["decoding", "layers", "models", "view"])
 def test_late_modules_are_reachable(name: str) -> None:
     code = f"import json, attnx; print(json.dumps(attnx.{name}.__name__))"
     assert fresh(code) == f"attnx.{name}"
