@@ -39,14 +39,14 @@ assert compute() == expected
 """
 
 
-def run(script: str, *, prelude: str = PRELUDE, **environment: str) -> Any:
+def run(script: str, *, prelude: str = PRELUDE, seconds: int = 100, **environment: str) -> Any:
     """Return what the script prints."""
     done = subprocess.run(
         [sys.executable, "-c", prelude + script],
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=seconds,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
