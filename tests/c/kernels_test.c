@@ -4,101 +4,13 @@
  * Sizes stand around the vector widths (1, 2, 4, 8, 16) and the blocks of the kernels. What must not be read is filled
  * with NaN. Each call is made cut for one thread, cut for three, and by a team of threads: all must give the same bits.
  */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "attnx.h"
-#include "dispatch.h"
-
-#define COUNT(array) ((ptrdiff_t)(sizeof(array) / sizeof *(array)))
-
-/* Elements of one of the two types, read and written as double. */
-struct cells {
-    int f64;
-    ptrdiff_t count;
-    void *data;
-};
-
-static const struct attnx_table *table;
-static ptrdiff_t stride = 1; /* 3: every third size, for emulators */
-static long checks, failures;
-static double worst; /* largest error so far of the running kernel, in units of its tolerance */
-
-static uint64_t random_state = 88172645463325252u;
-
-static double random_number(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (double)(random_state >> 11) / 4503599627370496.0 - 1.0;
-}
-
-static void *allocate(size_t bytes) {
-    void *data = calloc(1, bytes + !bytes);
-    if (!data) {
-        fprintf(stderr, "kernels_test: no memory\n");
-        exit(2);
-    }
-    return data;
-}
-
-static double get(const struct cells *c, ptrdiff_t i) {
-    return c->f64 ? ((const double *)c->data)[i] : (double)((const float *)c->data)[i];
-}
-
-static void put(const struct cells *c, ptrdiff_t i, double x) {
-    if (c->f64) ((double *)c->data)[i] = x;
-    else ((float *)c->data)[i] = (float)x;
-}
-
-static struct cells make(int f64, ptrdiff_t count) {
-    struct cells c = {f64, count, allocate((size_t)count * 8)};
-    for (ptrdiff_t i = 0; i < count; i++) put(&c, i, 2 * random_number());
-    return c;
-}
-
-static void expect(const char *what, double got, double wanted, double tolerance) {
-    checks++;
-    const double error = got == wanted || (isnan(got) && isnan(wanted)) ? 0 : fabs(got - wanted) / tolerance;
-    if (error > worst) worst = error;
-    if (error <= 1) return;
-    if (failures++ < 20) printf("FAIL %s %s: %.9g, expected %.9g\n", table->name, what, got, wanted);
-}
-
-static void run_once(enum attnx_op op, const void *args, ptrdiff_t threads) {
-    const struct attnx_kernel *kernel = &table->kernels[op];
-    struct attnx_plan plan = {.tasks = threads};
-    kernel->plan(args, &plan);
-    void *scratch = aligned_alloc(64, (plan.scratch + 64) / 64 * 64);
-    if (!scratch) exit(2);
-    memset(scratch, 0xff, plan.scratch); /* NaN: a kernel may not read what it has not written */
-    for (ptrdiff_t task = 0; task < plan.tasks; task++) kernel->run(args, &plan, task, scratch);
-    free(scratch);
-}
-
-/* Runs the kernel as cut for one thread, for three, and by a team; leaves the result in out. */
-static void run(const char *what, enum attnx_op op, const void *args, const struct cells *out) {
-    const size_t bytes = (size_t)out->count * (out->f64 ? 8 : 4);
-    void *first = allocate(bytes);
-    memset(out->data, 0xff, bytes);
-    run_once(op, args, 1);
-    memcpy(first, out->data, bytes);
-    for (int way = 0; way < 2; way++) {
-        memset(out->data, 0xff, bytes);
-        const enum attnx_status status = way == 0 ? (run_once(op, args, 3), ATTNX_OK) : attnx_run(op, args, 4);
-        checks++;
-        if ((status != ATTNX_OK || memcmp(first, out->data, bytes) != 0) && failures++ < 20)
-            printf("FAIL %s %s: the bits depend on %s\n", table->name, what, way ? "the team" : "the cut");
-    }
-    free(first);
-}
+#include "checks.h"
 
 static void test_softmax(int f64, ptrdiff_t items, int masked, ptrdiff_t step) {
     enum { ROWS = 3 };
     const ptrdiff_t shape[] = {ROWS}, strides[] = {items * step}, mask_strides[] = {items};
-    struct cells x = make(f64, ROWS * items * step), out = make(f64, ROWS * items * step);
+    struct cells x = make(f64 ? ATTNX_F64 : ATTNX_F32, ROWS * items * step),
+                 out = make(f64 ? ATTNX_F64 : ATTNX_F32, ROWS * items * step);
     uint8_t *mask = allocate((size_t)(ROWS * items));
     for (ptrdiff_t i = 0; i < ROWS * items; i++) {
         mask[i] = i / items != 1 && random_number() > 0; /* row 1 sees nothing */
@@ -162,6 +74,8 @@ static double row_weights(const struct call *c, ptrdiff_t b, ptrdiff_t h, ptrdif
 }
 
 static struct call make_call(int f64, ptrdiff_t query_len, ptrdiff_t key_len, ptrdiff_t dims, int options) {
+    static const enum attnx_storage storages[] = {ATTNX_F32, ATTNX_F16, ATTNX_F32, ATTNX_BF16};
+    const enum attnx_storage real = f64 ? ATTNX_F64 : ATTNX_F32, stored = f64 ? real : storages[key_len % 4];
     struct call c = {.f64 = f64, .query_len = query_len, .key_len = key_len, .head_dim = dims};
     c.value_dim = options & 1 ? dims : dims % 37 + 1;
     c.group = options % 3 == 0 ? 1 : options % 3 == 1 ? 2 : 4;
@@ -171,16 +85,16 @@ static struct call make_call(int f64, ptrdiff_t query_len, ptrdiff_t key_len, pt
     c.offsets[0] = key_len - query_len, c.offsets[1] = -1;
     c.query_lengths[0] = query_len, c.query_lengths[1] = query_len / 2;
     c.key_lengths[0] = key_len - key_len / 3, c.key_lengths[1] = key_len;
-    c.query = make(f64, BATCH * HEADS * query_len * dims);
-    c.key = make(f64, BATCH * HEADS / c.group * key_len * dims);
-    c.value = make(f64, BATCH * HEADS / c.group * key_len * c.value_dim);
-    c.mask = make(f64, HEADS * query_len * key_len);
+    c.query = make(real, BATCH * HEADS * query_len * dims);
+    c.key = make(stored, BATCH * HEADS / c.group * key_len * dims);
+    c.value = make(stored, BATCH * HEADS / c.group * key_len * c.value_dim);
+    c.mask = make(real, HEADS * query_len * key_len);
     c.mask_bytes = allocate((size_t)c.mask.count);
     for (ptrdiff_t i = 0; i < c.mask.count; i++) {
         c.mask_bytes[i] = random_number() > -0.3;
         if (!c.mask_bytes[i]) put(&c.mask, i, -INFINITY);
     }
-    c.lse = make(f64, BATCH * HEADS * query_len);
+    c.lse = make(real, BATCH * HEADS * query_len);
     const ptrdiff_t heads = HEADS / c.group;
     for (ptrdiff_t i = 0; c.lengths && i < c.key.count; i++)
         if (i < heads * key_len * dims && i / dims % key_len >= c.key_lengths[0]) put(&c.key, i, NAN);
@@ -204,13 +118,13 @@ static void check_call(struct call *c, int weights_only) {
     const ptrdiff_t width = weights_only ? S : D, shape[] = {BATCH}, none[] = {0}, lse_batch[] = {HEADS * L};
     const ptrdiff_t query_batch[] = {HEADS * L * E}, key_batch[] = {G * S * E}, value_batch[] = {G * S * D};
     const ptrdiff_t out_batch[] = {HEADS * L * width};
-    free(c->out.data);
-    c->out = make(c->f64, BATCH * HEADS * L * width);
     const enum attnx_storage real = c->f64 ? ATTNX_F64 : ATTNX_F32;
+    free(c->out.data);
+    c->out = make(real, BATCH * HEADS * L * width);
     struct attnx_attention args = {
         .query = {c->query.data, query_batch, L * E, E, 1, real},
-        .key = {c->key.data, key_batch, S * E, E, 1, real},
-        .value = {c->value.data, value_batch, S * D, D, 1, real},
+        .key = {c->key.data, key_batch, S * E, E, 1, c->key.storage},
+        .value = {c->value.data, value_batch, S * D, D, 1, c->value.storage},
         .out = {c->out.data, out_batch, L * width, width, 1, real},
         .heads = HEADS,
         .group = c->group,
@@ -262,8 +176,9 @@ static double activate(double x, enum attnx_activation activation) {
 static void test_linear(ptrdiff_t rows, ptrdiff_t in, ptrdiff_t outs, int options) {
     const ptrdiff_t panels = (outs + ATTNX_PANEL - 1) / ATTNX_PANEL;
     const enum attnx_activation activation = (enum attnx_activation)(options % 3);
-    struct cells x = make(0, rows * in), weight = make(0, outs * in), bias = make(0, outs), out = make(0, rows * outs);
-    struct cells residual = make(0, rows * outs);
+    struct cells x = make(ATTNX_F32, rows * in), weight = make(ATTNX_F32, outs * in), bias = make(ATTNX_F32, outs),
+                 out = make(ATTNX_F32, rows * outs);
+    struct cells residual = make(ATTNX_F32, rows * outs);
     float *packed = aligned_alloc(64, ((size_t)(panels * ATTNX_PANEL * in) * sizeof *packed + 64) / 64 * 64);
     if (!packed) exit(2);
     for (ptrdiff_t p = 0; p < panels; p++)
@@ -299,8 +214,9 @@ static void test_linear(ptrdiff_t rows, ptrdiff_t in, ptrdiff_t outs, int option
 }
 
 static void test_layer_norm(ptrdiff_t rows, ptrdiff_t items, int options) {
-    struct cells x = make(0, rows * items), residual = make(0, rows * items), out = make(0, rows * items);
-    struct cells weight = make(0, items), bias = make(0, items);
+    struct cells x = make(ATTNX_F32, rows * items), residual = make(ATTNX_F32, rows * items),
+                 out = make(ATTNX_F32, rows * items);
+    struct cells weight = make(ATTNX_F32, items), bias = make(ATTNX_F32, items);
     for (ptrdiff_t i = 0; i < rows * items; i++) put(&x, i, get(&x, i) + 3); /* a mean that is not zero */
     const struct attnx_layer_norm args = {
         .x = x.data,
@@ -331,6 +247,54 @@ static void test_layer_norm(ptrdiff_t rows, ptrdiff_t items, int options) {
             }
     }
     free(x.data), free(residual.data), free(out.data), free(weight.data), free(bias.data);
+}
+
+/* Rows of two batch entries and three heads, in a gap of their own each, turned by tables that have one row too many. */
+static void test_rotary(enum attnx_storage storage, enum attnx_storage tables, ptrdiff_t pairs, int options) {
+    enum { BATCHES = 2, HEADS_TURNED = 3, ROWS = 5, POSITIONS = 9 };
+    static const double unit[] = {[ATTNX_F32] = 3e-7, [ATTNX_F64] = 6e-16, [ATTNX_F16] = 1e-3, [ATTNX_BF16] = 8e-3};
+    const ptrdiff_t items = 2 * pairs + (options & 1 ? 3 : 0), row = items + 2, rows = BATCHES * HEADS_TURNED * ROWS;
+    const ptrdiff_t shape[] = {BATCHES, HEADS_TURNED, ROWS}, strides[] = {HEADS_TURNED * ROWS * row, ROWS * row, row};
+    const ptrdiff_t by_row[] = {0, 0, 1}, by_batch[] = {ROWS, 0, 1};
+    const int interleaved = options >> 1 & 1, placed = options / 4 % 2;
+    const int64_t positions[BATCHES * ROWS] = {8, 0, 3, 3, 7, 1, 2, 6, 5, 4};
+    struct cells x = make(storage, rows * row), out = make(storage, rows * row);
+    struct cells cos_table = make(tables, POSITIONS * pairs), sin_table = make(tables, POSITIONS * pairs);
+    const struct attnx_rotary args = {
+        .x = x.data,
+        .cos = cos_table.data,
+        .sin = sin_table.data,
+        .out = out.data,
+        .positions = placed ? positions : NULL,
+        .axes = 3,
+        .shape = shape,
+        .x_strides = strides,
+        .out_strides = strides,
+        .position_strides = placed ? by_batch : by_row,
+        .rows = rows,
+        .items = items,
+        .pairs = pairs,
+        .cos_row = pairs,
+        .sin_row = pairs,
+        .storage = storage,
+        .table_storage = tables,
+        .interleaved = interleaved,
+    };
+    run("rotary", storage == ATTNX_F64 ? ATTNX_rotary_f64 : ATTNX_rotary_f32, &args, &out);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const ptrdiff_t p = placed ? positions[r / (HEADS_TURNED * ROWS) * ROWS + r % ROWS] : r % ROWS;
+        for (ptrdiff_t j = 0; j < pairs; j++) {
+            const ptrdiff_t first = r * row + (interleaved ? 2 * j : j), second = first + (interleaved ? 1 : pairs);
+            const double a = get(&x, first), b = get(&x, second);
+            const double c = get(&cos_table, p * pairs + j), s = get(&sin_table, p * pairs + j);
+            const double size = 1e-3 + fabs(a * c) + fabs(b * s) + fabs(b * c) + fabs(a * s);
+            expect("rotary", get(&out, first), a * c - b * s, unit[storage] * size);
+            expect("rotary", get(&out, second), b * c + a * s, unit[storage] * size);
+        }
+        for (ptrdiff_t j = 2 * pairs; j < items; j++)
+            expect("rotary's rest", get(&out, r * row + j), get(&x, r * row + j), 0);
+    }
+    free(x.data), free(out.data), free(cos_table.data), free(sin_table.data);
 }
 
 static void test_rows(void) {
@@ -366,6 +330,16 @@ static void test_attention(int f64) {
         }
 }
 
+static void test_rotaries(void) {
+    static const ptrdiff_t pairs[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
+    static const enum attnx_storage storages[] = {ATTNX_F32, ATTNX_F16, ATTNX_BF16};
+    for (ptrdiff_t p = 0; p < COUNT(pairs); p++)
+        for (int options = 0; options < 12; options++) {
+            for (int s = 0; s < 3; s++) test_rotary(storages[s], storages[options / 4], pairs[p], options);
+            test_rotary(ATTNX_F64, options / 4 ? storages[options / 4] : ATTNX_F64, pairs[p], options);
+        }
+}
+
 static void report(const char *kernel) {
     printf("  %-14s largest error %.2f of its tolerance\n", kernel, worst);
     worst = 0;
@@ -381,6 +355,7 @@ int main(int argc, char **argv) {
         printf("%s\n", table->name);
         test_rows(), report("softmax, norm");
         test_linears(), report("linear");
+        test_rotaries(), report("rotary");
         test_attention(0), report("attention f32");
         test_attention(1), report("attention f64");
     }
