@@ -43,7 +43,7 @@ def given(key: Array, value: Array) -> tuple[Array, Array]:
             )
         if not buffer.flags.aligned:
             raise ValueError(f"{name} must be aligned")
-        if buffer.shape[3] > 1 and buffer.strides[3] != buffer.itemsize:
+        if buffer.size and buffer.shape[3] > 1 and buffer.strides[3] != buffer.itemsize:
             raise ValueError(
                 f"{name} must have a last axis of stride one, got strides {buffer.strides}"
             )

@@ -54,7 +54,12 @@ class Hypothesis(NamedTuple):
 
 
 def greedy_search(
-    step: Callable[[Array], Any], start_tokens: ArrayLike, *, end_token: int, max_length: int
+    step: Callable[[Array], Any],
+    start_tokens: ArrayLike,
+    *,
+    end_token: int,
+    max_length: int,
+    keep: Callable[[Array], Any] | None = None,
 ) -> list[Hypothesis]:
     """Take the most probable next token, again and again.
 
@@ -70,6 +75,9 @@ def greedy_search(
         The token that ends a sequence. Ended rows go on getting it until the last one has ended, and are ignored.
     max_length : int
         Most tokens of a sequence, the end included: `step` is called at most so many times.
+    keep : callable, optional
+        ``keep(rows)`` makes the model go on with these of its rows alone, (n,) int64 in rising order; called before the
+        next `step` when half of them have ended. ``cache.keep`` of a decoder's cache is such a function.
 
     Returns
     -------
@@ -95,29 +103,44 @@ def greedy_search(
     """
     tokens, end, most = starts(start_tokens, end_token, max_length)
     batch = len(tokens)
-    ended, lengths = np.zeros(batch, bool), np.zeros(batch, np.int64)
+    going, lengths = np.ones(batch, bool), np.zeros(batch, np.int64)
+    rows = np.arange(batch)  # the sequence of each row that the model still has
     totals = np.zeros(batch)
     chosen: list[Array] = []
     looked: list[Array] = []
-    while len(chosen) < most and not ended.all():
-        logs, weights = scored(step(tokens), ~ended, end)
+    while len(chosen) < most and going.any():
+        live = going[rows]
+        logs, weights = scored(step(tokens), live, end)
         best = logs.argmax(axis=1)
-        totals += np.where(ended, 0.0, logs[np.arange(batch), best])
-        tokens = np.where(ended, end, best)
-        ended |= tokens == end
-        lengths += ~ended
-        chosen.append(tokens)
+        totals[rows] += np.where(live, logs[np.arange(len(rows)), best], 0.0)
+        tokens = np.where(live, best, end)
+        going[rows] = live & (tokens != end)
+        lengths += going
+        chosen.append(_spread(tokens, rows, batch))
         if weights is not None:
-            looked.append(weights)
+            looked.append(_spread(weights, rows, batch))
+        kept = np.flatnonzero(going[rows])
+        if keep is not None and 0 < 2 * len(kept) <= len(rows):
+            keep(kept)
+            rows, tokens = rows[kept], tokens[kept]
     return [
         Hypothesis(
             np.array([tokens[b] for tokens in chosen[:n]], np.int64),
             float(totals[b]),
-            bool(ended[b]),
+            not going[b],
             np.array([weights[b] for weights in looked[:n]]) if looked else None,
         )
         for b, n in enumerate(lengths.tolist())
     ]
+
+
+def _spread(values: Array, rows: Array, batch: int) -> Array:
+    """Return what rows have in an array for all sequences, 0 where there is no row."""
+    if len(rows) == batch:
+        return values
+    out = np.zeros((batch, *values.shape[1:]), values.dtype)
+    out[rows] = values
+    return out
 
 
 def beam_search(

@@ -114,6 +114,20 @@ def test_sequences_may_change_their_source() -> None:
     assert_same_bits(found, whole[:, 2:])
 
 
+def test_keeping_some_of_the_sequences(isa: str) -> None:
+    decoder = make()
+    x, memory, lengths = draw(6, 3, 24), draw(3, 5, 24, seed=1), [5, 1, 3]
+    for rows in ([1, 2, 5], [4], [], [0, 1, 2, 3, 4, 5]):
+        whole = decoder.make_cache(memory, 9, memory_lengths=lengths, beams=2)
+        part = decoder.make_cache(memory, 9, memory_lengths=lengths, beams=2)
+        decoder(x[:, :2], cache=whole)
+        decoder(x[:, :2], cache=part)
+        part.keep(np.array(rows, np.int64))
+        assert (part.batch, part.lengths.tolist()) == (len(rows), [2] * len(rows))
+        expected = decoder(x[:, 2:], cache=whole)[rows]
+        assert_same_bits(decoder(x[rows, 2:], cache=part), expected)
+
+
 def test_steps_back() -> None:
     decoder = make()
     x, memory = draw(3, 6, 24), draw(3, 5, 24, seed=1)
@@ -219,6 +233,9 @@ NEXT = np.zeros((2, 1, 24), np.float32)
     (lambda: DECODER.make_cache(MEMORY, 4, memory_lengths=[6, 1]), ValueError, "memory_lengths"),
     (lambda: DECODER.make_cache(MEMORY, 4, beams=0), ValueError, "beams"),
     (lambda: DECODER.make_cache(MEMORY, -1), ValueError, "capacity"),
+    (lambda: CACHE.keep([0, 2]), ValueError, "rows must lie between 0 and 1"),
+    (lambda: CACHE.keep([True, False]), ValueError, r"rows must be integers \(n,\), got bool"),
+    (lambda: CACHE.keep(1), ValueError, r"rows must be integers \(n,\)"),
     (lambda: CACHE.reorder([0]), ValueError, "rows"),
 ])  # fmt: skip
 def test_wrong_arguments(call: Any, error: type[Exception], message: str) -> None:

@@ -49,6 +49,11 @@ class Model:
         assert (self.sources[rows] == self.sources).all()
         self.rows = [self.rows[i] for i in rows]
 
+    def keep(self, rows: Array) -> None:
+        assert (np.diff(rows) > 0).all()
+        assert 0 < 2 * len(rows) <= len(self.rows)
+        self.rows, self.sources = [self.rows[i] for i in rows], self.sources[rows]
+
     def log_probability(self, source: int, start: int, tokens: Tokens, ended: bool) -> float:
         total, history = 0.0, (start,)
         for token in (*tokens, END) if ended else tokens:
@@ -129,6 +134,20 @@ def test_it_does_stop_early() -> None:
         model.step, [1, 1, 1], reorder=model.reorder, end_token=END, max_length=500, beams=2
     )
     assert model.calls < 100
+
+
+def test_rows_that_have_ended_need_not_be_kept() -> None:
+    options: dict[str, Any] = {"end_token": END, "max_length": 40}
+    all_rows = greedy_search(Model(4, np.arange(50)).step, [1] * 50, **options)
+    model = Model(4, np.arange(50))
+    found = greedy_search(model.step, [1] * 50, keep=model.keep, **options)
+    assert len(model.rows) < 25
+    for a, b in zip(found, all_rows, strict=True):
+        assert_same_bits(a.tokens, b.tokens)
+        assert (a.score, a.ended) == (b.score, b.ended)
+        assert a.weights is not None
+        assert b.weights is not None
+        assert_same_bits(a.weights, b.weights)
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])

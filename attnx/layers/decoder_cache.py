@@ -110,15 +110,49 @@ class DecoderCache:
         >>> cache = decoder.make_cache(np.ones((2, 5, 8), np.float32), capacity=10)
         >>> cache.reorder([1, 0])
         """
-        memory, lengths, beams = self._memory, self._memory_lengths, self.beams
+        beams = self.beams
         for kv in self._own:
             kv.reorder(rows)
         sources = np.asarray(rows) // beams
         if (sources != np.arange(self.batch) // beams).any():
-            # From now on each sequence has a memory of its own.
-            self._memory = [(key[sources], value[sources]) for key, value in memory]
-            self._memory_lengths = None if lengths is None else lengths[sources]
-            self.beams = 1
+            self._give_each(sources)
+
+    def keep(self, rows: npt.ArrayLike) -> None:
+        """Go on with some of the sequences alone, as greedy search does when others have ended.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            (n,), each between 0 and B - 1: sequence i goes on as sequence rows[i]. From then on B is n.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attnx.layers import TransformerDecoder, TransformerDecoderLayer
+        >>> decoder = TransformerDecoder(TransformerDecoderLayer(8, 2, 16), num_layers=1)
+        >>> cache = decoder.make_cache(np.ones((3, 5, 8), np.float32), capacity=10)
+        >>> cache.keep([0, 2])
+        >>> cache
+        DecoderCache(layers=1, batch=2, beams=1, capacity=10, lengths=[0, 0])
+        """
+        taken = np.array(rows)
+        if taken.ndim != 1 or taken.dtype.kind not in "iu":
+            raise ValueError(f"rows must be integers (n,), got {taken.dtype} {taken.shape}")
+        if ((taken < 0) | (taken >= self.batch)).any():
+            raise ValueError(f"rows must lie between 0 and {self.batch - 1}, got {taken.tolist()}")
+        sources = taken // self.beams
+        self._own = [
+            KVCache.from_buffers(kv.key[taken], kv.value[taken], kv.lengths[taken])
+            for kv in self._own
+        ]
+        self._give_each(sources)
+
+    def _give_each(self, sources: Lengths) -> None:
+        """Give each sequence a memory of its own, that of a source."""
+        lengths = self._memory_lengths
+        self._memory = [(key[sources], value[sources]) for key, value in self._memory]
+        self._memory_lengths = None if lengths is None else lengths[sources]
+        self.beams = 1
 
     def truncate(self, lengths: npt.ArrayLike) -> None:
         """Forget the newest positions, so that each sequence has a given length.
