@@ -43,7 +43,16 @@ def extension(noun: str, sources: list[str]) -> Extension:
 EXTENSIONS = [extension("runtime", sorted(glob("src/*.c") + glob("src/isa/*.c")))]
 EXTENSIONS += [
     extension(noun, [])
-    for noun in ("arrays", "attention", "softmax", "linear", "norm", "recurrent", "rotary")
+    for noun in (
+        "arrays",
+        "attention",
+        "additive",
+        "softmax",
+        "linear",
+        "norm",
+        "recurrent",
+        "rotary",
+    )
 ]
 
 setup(

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from attnx import bias
+from attnx.additive import additive_attention
 from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.cache import KVCache
 from attnx.merge import merge_attention
@@ -51,6 +52,7 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "additive_attention",
     "apply_rotary",
     "attention_weights",
     "available_isas",

@@ -49,6 +49,14 @@ struct attnx_attention {
     enum attnx_stage stage;
 };
 
+/* Additive attention: one head; head_dim is U, and scores are score_weight . tanh(query_i + key_j), without a scale.
+ * Neither bias, softcap, sinks nor window. */
+struct attnx_additive {
+    struct attnx_attention attention;
+    struct attnx_array weights; /* (..., 1, L, S), real, or not given */
+    const void *score_weight;   /* (U,), real */
+};
+
 /* Softmax over `items` of each of `rows` rows; a row starts at row_offsets[r] elements, in x, mask and out. */
 struct attnx_softmax {
     const void *x;

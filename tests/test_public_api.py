@@ -45,6 +45,10 @@ SIGNATURES: dict[str, tuple[str, dict[str, Any]]] = {
     "merge_attention": ("outputs lses", {}),
     "apply_rotary": ("x cos sin", {"interleaved": False, "positions": None, "out": None}),
     "rotary_tables": ("length dim", {"base": 10000.0, "scaling": None}),
+    "additive_attention": (
+        "query key value score_weight attn_mask",
+        {"key_lengths": None, "return_weights": False, "num_threads": None},
+    ),
     "isa": ("", {}),
     "available_isas": ("", {}),
     "force_isa": ("name", {}),

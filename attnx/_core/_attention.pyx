@@ -27,10 +27,6 @@ np.import_array()
 DEF MAX_AXES = 64
 
 
-cdef struct Strides:
-    Py_ssize_t batch[MAX_AXES]
-
-
 cdef attnx_storage storage_of(np.ndarray array) noexcept:
     """Checked arrays are of one of five types; bfloat16 is the one that NumPy does not know."""
     cdef int kind = np.PyArray_TYPE(array)

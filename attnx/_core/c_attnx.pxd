@@ -40,6 +40,11 @@ cdef extern from "attnx.h" nogil:
         double scale, softcap
         attnx_stage stage
 
+    cdef struct attnx_additive:
+        attnx_attention attention
+        attnx_array weights
+        const void *score_weight
+
     cdef struct attnx_softmax:
         const void *x
         const uint8_t *mask
@@ -105,6 +110,8 @@ cdef extern from "attnx.h" nogil:
         ATTNX_attention_f64
         ATTNX_attention_weights_f32
         ATTNX_attention_weights_f64
+        ATTNX_additive_f32
+        ATTNX_additive_f64
         ATTNX_softmax_f32
         ATTNX_softmax_f64
         ATTNX_linear_f32

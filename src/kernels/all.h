@@ -16,6 +16,7 @@
 #include "decode.h"
 #include "attention.h"
 #include "attention_weights.h"
+#include "additive.h"
 #include "rotary.h"
 #undef R
 #undef real
@@ -38,6 +39,7 @@
 #include "decode.h"
 #include "attention.h"
 #include "attention_weights.h"
+#include "additive.h"
 #include "rotary.h"
 #undef R
 #undef real

@@ -1,0 +1,13 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def additive(
+    arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any] | None],
+    score_weight: NDArray[Any],
+    batch_shape: tuple[int, ...],
+    key_lengths: NDArray[Any] | None,
+    out: NDArray[Any],
+    weights: NDArray[Any] | None,
+    num_threads: int,
+) -> None: ...

@@ -1,0 +1,60 @@
+"""Additive attention: checked arrays into struct attnx_additive."""
+
+cimport numpy as np
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from attnx._core._attention cimport Strides, describe, pointer
+from attnx._core._runtime cimport run
+from attnx._core.c_attnx cimport (
+    ATTNX_additive_f32,
+    ATTNX_additive_f64,
+    attnx_additive,
+    attnx_array,
+    attnx_attention,
+    attnx_op,
+)
+
+np.import_array()
+
+DEF MAX_AXES = 64
+
+
+cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes) noexcept:
+    """Describe an array (..., row, item), which has no axis of heads."""
+    describe(to, strides, array, batch_axes, 2)
+    to.item, to.row, to.head = to.row, to.head, 0
+
+
+def additive(arrays, np.ndarray score_weight, batch_shape, key_lengths, np.ndarray out, np.ndarray weights,
+             int num_threads):
+    """Run one call on (query, key, value, mask); the mask, the lengths and the weights may be None."""
+    cdef attnx_additive args
+    cdef attnx_attention *a = &args.attention
+    cdef Strides strides[6]
+    cdef Py_ssize_t shape[MAX_AXES]
+    cdef int batch_axes = len(batch_shape), i
+    cdef np.ndarray query, key, value
+    cdef attnx_op op
+    query, key, value, mask = arrays
+    op = ATTNX_additive_f64 if np.PyArray_TYPE(query) == np.NPY_DOUBLE else ATTNX_additive_f32
+    memset(&args, 0, sizeof(args))
+    a.batch = 1
+    for i in range(batch_axes):
+        shape[i] = batch_shape[i]
+        a.batch *= shape[i]
+    a.batch_axes, a.batch_shape = batch_axes, shape
+    describe_rows(&a.query, &strides[0], query, batch_axes)
+    describe_rows(&a.key, &strides[1], key, batch_axes)
+    describe_rows(&a.value, &strides[2], value, batch_axes)
+    describe_rows(&a.out, &strides[3], out, batch_axes)
+    describe_rows(&a.mask, &strides[4], mask, batch_axes)
+    describe_rows(&args.weights, &strides[5], weights, batch_axes)
+    a.key_lengths = <int64_t *> pointer(key_lengths)
+    a.heads = a.group = 1
+    a.query_len, a.head_dim = np.PyArray_DIMS(query)[query.ndim - 2], np.PyArray_DIMS(query)[query.ndim - 1]
+    a.key_len, a.value_dim = np.PyArray_DIMS(value)[value.ndim - 2], np.PyArray_DIMS(value)[value.ndim - 1]
+    a.window_left = a.window_right = -1
+    args.score_weight = np.PyArray_DATA(score_weight)
+    with nogil:
+        run(op, &args, num_threads)

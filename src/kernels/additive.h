@@ -1,0 +1,299 @@
+/* Additive attention: out_i = sum_j softmax_j(score_ij) value_j, score_ij = sum_u w_u tanh(query_iu + key_ju).
+ *
+ * tanh(q + k) = (P - 1) / (P + 1) with P = e^2q e^2k: the exponentials are taken once for each query and each key, and
+ * a pair costs two multiply-adds and half a division where a tanh would be thirty instructions. Two terms share a
+ * division: n1 / t1 + n2 / t2 = (n1 t2 + n2 t1) / (t1 t2). w P - w = (w e^2q) B - w with B = e^2k has an error of
+ * about eps * |w|, as a tanh near 1 has. That is too much beside plain NumPy where all terms are small; so for a query
+ * whose numbers are all small it is taken as (w (e^2q - 1)) B + w (B - 1), in which nothing cancels while k is small.
+ * (For other queries something would: e^2q - 1 loses e^2q where q is far below 0.)
+ * Sums run in chains of at most 16 terms, a lane each, then over the chains, then over a fixed tree.
+ *
+ * So that no product overflows, all this is done for queries and keys within +-limit alone; a pair with a larger number
+ * (or a NaN) in either gets its score from tanh.h. Which way a pair takes depends on it alone, so rule 8 holds.
+ * Scores go where the other kernels have theirs, keys by queries; masks, softmax and values are those of attention.h.
+ */
+enum {
+    K(additive_keys) = 8, /* most keys prepared at a time, and how many numbers they and the queries may take */
+    K(additive_group) = 16384,
+    K(additive_rows) = 32768,
+    K(additive_chain) = 16 * 2 * V(width) /* units of one chain of sums */
+};
+#if REAL_IS_F64
+#define ADDITIVE_LIMIT 80.0 /* 2 * 2^20 * e^(8 * limit) is still finite */
+#else
+#define ADDITIVE_LIMIT 9.0f
+#endif
+#define ADDITIVE_SMALL ((real)0.125)
+#define ADDITIVE_WEIGHT ((real)1048576)
+
+enum K(additive_way) { K(additive_large), K(additive_medium), K(additive_small) };
+enum K(additive_partner) { K(additive_alone), K(additive_power), K(additive_rise) };
+
+/* One block of queries under way, with its prepared rows: for each 2 * width units two vectors of e^2x and two of
+ * their partners: w e^2q of a query, w (e^2q - 1) of a small one; w (e^2k - 1) of a key where there are small queries.
+ * `stride` counts the units, rounded up; those past U weigh 0. */
+struct K(additive) {
+    const struct attnx_additive *args;
+    const struct K(head) *head;
+    struct attnx_attention matrix; /* as attention, but its output is the weights */
+    struct K(head) matrix_head;
+    ptrdiff_t stride, group; /* keys prepared at a time */
+    int large_weights, some_small;
+    enum K(additive_way) way[K(block_queries)];
+    real *weights, *queries, *keys; /* (stride), (block_queries, 2 * stride), (group, 2 * stride) */
+};
+
+/* Whether all numbers of a row are within +-limit. */
+static int K(additive_within)(const void *row, const enum attnx_storage storage, ptrdiff_t units, real limit) {
+    const V(v) zero = V(set1)(0), one = V(set1)(1), most = V(set1)(limit);
+    V(v) beyond = zero;
+    for (ptrdiff_t u = 0; u < units; u += V(width)) {
+        const ptrdiff_t n = units - u < V(width) ? units - u : V(width);
+        const void *from = storage_at(row, storage, u);
+        const V(v) x = storage == REAL_STORAGE ? K(stored)(from, REAL_STORAGE, n) : K(stored)(from, storage, n);
+        beyond = V(select)(V(le)(V(abs)(x), most), beyond, one);
+    }
+    return V(all)(V(eq)(beyond, zero));
+}
+
+/* e^y - 1 where |y| <= 2 * small: y (1 + y/2 (1 + y/3 (...))), the first term left out below eps / 4. */
+ATTNX_INLINE V(v) K(additive_expm1)(V(v) y) {
+    const V(v) one = V(set1)(1);
+    V(v) p = one;
+    for (int i = REAL_IS_F64 ? 13 : 7; i > 1; i--) p = V(fma)(p, V(mul)(y, V(set1)((real)1 / (real)i)), one);
+    return V(mul)(y, p);
+}
+
+/* Prepares one row; what is beyond the limit is not used. The partner is none, w e^2x or w (e^2x - 1). */
+ATTNX_INLINE void K(additive_prepare)(const struct K(additive) *t, const void *row, const enum attnx_storage storage,
+                                      enum K(additive_partner) partner, real *to) {
+    const ptrdiff_t w = V(width), units = t->args->attention.head_dim;
+    const V(v) limit = V(set1)(ADDITIVE_LIMIT), lowest = V(set1)(-ADDITIVE_LIMIT);
+    const V(v) small = V(set1)(ADDITIVE_SMALL), one = V(set1)(1);
+    for (ptrdiff_t u = 0; u < t->stride; u += 2 * w, to += 4 * w) {
+        for (ptrdiff_t c = 0; c < 2; c++) {
+            const ptrdiff_t at = u + c * w, left = units - at, n = left < 0 ? 0 : left < w ? left : w;
+            const void *from = storage_at(row, storage, n ? at : 0);
+            const V(v) x = n == w ? K(stored)(from, storage, w) : K(stored)(from, storage, n);
+            const V(v) near = V(min)(V(max)(x, lowest), limit), weight = V(load)(t->weights + at);
+            const V(v) twice = V(add)(near, near), power = K(exp)(twice);
+            V(v) second = power;
+            V(store)(to + c * w, power);
+            if (partner == K(additive_alone)) continue;
+            if (partner == K(additive_rise))
+                second = V(select)(V(le)(V(abs)(near), small), K(additive_expm1)(twice), V(sub)(power, one));
+            V(store)(to + (2 + c) * w, V(mul)(weight, second));
+        }
+    }
+}
+
+static void K(additive_row)(const struct K(additive) *t, const struct attnx_array *array, const void *row,
+                            enum K(additive_partner) partner, real *to) {
+    if (array->storage == REAL_STORAGE) K(additive_prepare)(t, row, REAL_STORAGE, partner, to);
+    else K(additive_prepare)(t, row, array->storage, partner, to);
+}
+
+static void K(additive_queries)(struct K(additive) *t, const struct K(rows) *rows) {
+    const struct attnx_attention *a = &t->args->attention;
+    const ptrdiff_t units = a->head_dim;
+    for (ptrdiff_t u = 0; u < t->stride; u++) t->weights[u] = u < units ? ((const real *)t->args->score_weight)[u] : 0;
+    t->large_weights = !K(additive_within)(t->args->score_weight, REAL_STORAGE, units, ADDITIVE_WEIGHT);
+    t->some_small = 0;
+    for (ptrdiff_t r = 0; r < rows->count; r++) {
+        const void *row = storage_at(t->head->query, a->query.storage, rows->index[r] * a->query.row);
+        const int small = K(additive_within)(row, a->query.storage, units, ADDITIVE_SMALL);
+        const int medium = K(additive_within)(row, a->query.storage, units, ADDITIVE_LIMIT);
+        t->way[r] = small ? K(additive_small) : medium ? K(additive_medium) : K(additive_large);
+        t->some_small |= small;
+        K(additive_row)(t, &a->query, row, small ? K(additive_rise) : K(additive_power),
+                        t->queries + r * 2 * t->stride);
+    }
+}
+
+/* Scores of one query and `count` keys, all prepared; sums start anew every `additive_chain` steps. */
+ATTNX_INLINE void K(additive_tile)(const struct K(additive) *t, const real *query, const real *keys, const int small,
+                                   const int count, real *s) {
+    const ptrdiff_t w = V(width), stride = 2 * t->stride;
+    const V(v) one = V(set1)(1);
+    V(v) total[4], acc[4];
+    for (int k = 0; k < count; k++) total[k] = V(set1)(0);
+    for (ptrdiff_t u = 0; u < t->stride;) {
+        const ptrdiff_t left = t->stride - u, end = left < K(additive_chain) ? t->stride : u + K(additive_chain);
+        ATTNX_UNROLL
+        for (int k = 0; k < count; k++) acc[k] = V(set1)(0);
+        for (; u < end; u += 2 * w, query += 4 * w, keys += 4 * w) {
+            const V(v) q0 = V(load)(query), q1 = V(load)(query + w);
+            const V(v) x0 = V(load)(query + 2 * w), x1 = V(load)(query + 3 * w);
+            const V(v) w0 = V(load)(t->weights + u), w1 = V(load)(t->weights + u + w);
+            ATTNX_UNROLL
+            for (int k = 0; k < count; k++) {
+                const real *key = keys + k * stride;
+                const V(v) k0 = V(load)(key), k1 = V(load)(key + w);
+                const V(v) t0 = V(fma)(q0, k0, one), t1 = V(fma)(q1, k1, one);
+                const V(v) n0 = small ? V(fma)(x0, k0, V(load)(key + 2 * w)) : V(fms)(x0, k0, w0);
+                const V(v) n1 = small ? V(fma)(x1, k1, V(load)(key + 3 * w)) : V(fms)(x1, k1, w1);
+                const V(v) both = V(fma)(n0, t1, V(mul)(n1, t0));
+                acc[k] = V(add)(acc[k], V(div)(both, V(mul)(t0, t1)));
+            }
+        }
+        for (int k = 0; k < count; k++) total[k] = V(add)(total[k], acc[k]);
+    }
+    for (int k = 0; k < count; k++) s[k * K(block_queries)] = V(sum)(total[k]);
+}
+
+/* The score of a pair with large numbers. */
+static real K(additive_exact)(const struct K(additive) *t, ptrdiff_t i, ptrdiff_t j) {
+    const struct attnx_attention *a = &t->args->attention;
+    const real *weight = t->args->score_weight;
+    const void *query = storage_at(t->head->query, a->query.storage, i * a->query.row);
+    const void *key = storage_at(t->head->key, a->key.storage, j * a->key.row);
+    V(v) total = V(set1)(0), acc = V(set1)(0);
+    for (ptrdiff_t u = 0; u < a->head_dim; u += V(width)) {
+        const ptrdiff_t n = a->head_dim - u < V(width) ? a->head_dim - u : V(width);
+        const V(v) q = K(stored)(storage_at(query, a->query.storage, u), a->query.storage, n);
+        const V(v) k = K(stored)(storage_at(key, a->key.storage, u), a->key.storage, n);
+        if (u % K(additive_chain) == 0) total = V(add)(total, acc), acc = V(set1)(0);
+        acc = V(fma)(V(load_n)(weight + u, n), K(tanh)(V(add)(q, k)), acc);
+    }
+    return V(sum)(V(add)(total, acc));
+}
+
+/* s = scores of keys [first, first + keys) */
+static void K(additive_scores)(const struct K(additive) *t, const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys,
+                               real *s) {
+    const struct attnx_attention *a = &t->args->attention;
+    const ptrdiff_t stride = 2 * t->stride;
+    int large[K(additive_keys)];
+    for (ptrdiff_t k = 0; k < keys; k += t->group) {
+        const ptrdiff_t n = keys - k < t->group ? keys - k : t->group;
+        for (ptrdiff_t j = 0; j < n; j++) {
+            const void *row = storage_at(t->head->key, a->key.storage, (first + k + j) * a->key.row);
+            large[j] = t->large_weights || !K(additive_within)(row, a->key.storage, a->head_dim, ADDITIVE_LIMIT);
+            K(additive_row)(t, &a->key, row, t->some_small ? K(additive_rise) : K(additive_alone),
+                            t->keys + j * stride);
+        }
+        for (ptrdiff_t r = 0; r < rows->count; r++) {
+            const real *query = t->queries + r * stride;
+            real *to = s + k * K(block_queries) + r;
+#define ADDITIVE_MEDIUM(j, n) K(additive_tile)(t, query, t->keys + (j) * stride, 0, n, to + (j) * K(block_queries))
+#define ADDITIVE_SMALLS(j, n) K(additive_tile)(t, query, t->keys + (j) * stride, 1, n, to + (j) * K(block_queries))
+            if (t->way[r] == K(additive_medium)) ATTNX_TILE_ROWS(n, 4, ADDITIVE_MEDIUM);
+            else if (t->way[r] == K(additive_small)) ATTNX_TILE_ROWS(n, 4, ADDITIVE_SMALLS);
+#undef ADDITIVE_MEDIUM
+#undef ADDITIVE_SMALLS
+            for (ptrdiff_t j = 0; j < n; j++)
+                if (large[j] || t->way[r] == K(additive_large))
+                    to[j * K(block_queries)] = K(additive_exact)(t, rows->index[r], first + k + j);
+        }
+    }
+}
+
+/* One block of keys for the block of queries; attend_block of attention.h with these scores. */
+static void K(additive_block)(const struct K(additive) *t, const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys,
+                              int careful, const struct K(scratch) *scratch) {
+    const struct attnx_attention *a = &t->args->attention;
+    real *s = scratch->s, *merge = scratch->merge;
+    const enum K(mask_state) state = K(mask_survey)(a, t->head, rows, first, keys);
+    const int few = rows->count <= K(few) &&(a->value.storage == REAL_STORAGE || !REAL_IS_F64);
+    if (state == K(mask_hides_all)) {
+        for (ptrdiff_t i = 0; i < keys * K(block_queries); i++) s[i] = -(real)INFINITY;
+    } else {
+        K(additive_scores)(t, rows, first, keys, s);
+        if (state == K(mask_mixed)) K(mask_block)(a, t->head, rows, first, keys, s, 0);
+    }
+    if (t->args->weights.data) K(store_scores)(&t->matrix, &t->matrix_head, rows, first, keys, s);
+    if (state == K(mask_hides_all)) return;
+    if (rows->vecs == 1) K(weigh)(rows, keys, 1, s, merge);
+    else if (rows->vecs == 2) K(weigh)(rows, keys, 2, s, merge);
+    else K(weigh)(rows, keys, 3, s, merge);
+    if (careful && state == K(mask_mixed)) {
+        K(mask_block)(a, t->head, rows, first, keys, s, 1);
+        K(values_marked)(a, t->head, rows, first, keys, s, merge);
+    } else if (few) {
+        K(values_few)(a, t->head, rows, first, keys, s, merge);
+    } else {
+        K(values)(a, t->head, rows, first, keys, s, merge, scratch->converted);
+    }
+}
+
+static void K(additive_blocks)(const struct K(additive) *t, const struct K(rows) *rows, int careful,
+                               const struct K(scratch) *scratch) {
+    for (ptrdiff_t i = 0; i < K(block_queries); i++) rows->most[i] = -(real)INFINITY, rows->total[i] = 0;
+    for (ptrdiff_t i = 0; i < rows->count * rows->stride; i++) rows->sums[i] = 0;
+    for (ptrdiff_t k = 0; k < t->head->keys; k += K(block_keys)) {
+        const ptrdiff_t left = t->head->keys - k;
+        K(additive_block)(t, rows, k, left < K(block_keys) ? left : K(block_keys), careful, scratch);
+    }
+}
+
+ATTNX_INLINE ptrdiff_t K(additive_stride)(const struct attnx_attention *a) {
+    return (a->head_dim + 2 * V(width) - 1) / (2 * V(width))*(2 * V(width));
+}
+
+ATTNX_INLINE ptrdiff_t K(additive_keys_at_a_time)(ptrdiff_t stride) {
+    const ptrdiff_t fit = stride ? K(additive_group) / (2 * stride) : K(additive_keys);
+    return fit < 1 ? 1 : fit > K(additive_keys) ? K(additive_keys) : fit;
+}
+
+static void K(additive_plan)(const void *args, struct attnx_plan *plan) {
+    const struct attnx_additive *additive = args;
+    const struct attnx_attention *a = &additive->attention;
+    const ptrdiff_t q = K(block_queries), w = V(width), stride = K(additive_stride)(a), threads = plan->tasks;
+    const ptrdiff_t sums = (a->value_dim + w - 1) / w * w;
+    ptrdiff_t rows = stride ? K(additive_rows) / (2 * stride) : q;
+    rows = rows < 1 ? 1 : rows > q ? q : rows;
+    if (rows > a->query_len) rows = a->query_len;
+    /* A key is prepared once a task, for about the work of three queries: tasks of fewer than 8 would feel it. */
+    while (rows > 8 && a->batch * ((a->query_len + rows - 1) / rows) < 2 * threads) rows = (rows + 1) / 2;
+    plan->grain = rows;
+    plan->tasks = a->batch * ((a->query_len + rows - 1) / rows);
+    plan->work = (double)plan->tasks * (double)a->key_len / (double)w *
+                 ((double)(rows * 5 + 15) * (double)stride + (double)(rows * a->value_dim));
+    plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 4) * q + rows * (2 * stride + sums) +
+                                            (1 + 2 * K(additive_keys_at_a_time)(stride)) * stride);
+    if (a->value.storage != REAL_STORAGE) plan->scratch += sizeof(real) * (size_t)(K(block_keys) *sums);
+}
+
+/* The rows of the matrix: from masked scores to weights. */
+static void K(additive_weights)(const struct K(additive) *t, const struct K(rows) *rows) {
+    const ptrdiff_t keys = t->head->keys;
+    for (ptrdiff_t r = 0; r < rows->count; r++) {
+        real *row = K(weights_row)(&t->matrix, &t->matrix_head, 0, rows->index[r]);
+        K(softmax_row)(row, NULL, row, row, keys, 0, NULL);
+        for (ptrdiff_t j = keys; j < t->matrix.key_len; j++) row[j] = 0;
+    }
+}
+
+static void K(additive_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
+    const struct attnx_additive *additive = args;
+    const struct attnx_attention *a = &additive->attention;
+    const ptrdiff_t q = K(block_queries), w = V(width), chunks = (a->query_len + plan->grain - 1) / plan->grain;
+    const ptrdiff_t first = task % chunks * plan->grain, left = a->query_len - first;
+    const struct K(head) head = K(head_at)(a, task / chunks, 0);
+    struct K(additive) t = {.args = additive, .head = &head, .matrix = *a, .matrix_head = head};
+    struct K(rows) rows = {.count = left < plan->grain ? left : plan->grain};
+    t.matrix.out = additive->weights;
+    t.matrix_head.out = K(array_at)(a, &additive->weights, task / chunks, 0, 0);
+    t.stride = K(additive_stride)(a);
+    t.group = K(additive_keys_at_a_time)(t.stride);
+    rows.stride = (a->value_dim + w - 1) / w * w;
+    real *s = scratch; /* first, since it is aligned */
+    rows.most = s + (K(block_keys) + 2) * q;
+    rows.total = rows.most + q;
+    t.weights = rows.total + q;
+    t.queries = t.weights + t.stride;
+    t.keys = t.queries + plan->grain * 2 * t.stride;
+    rows.sums = t.keys + t.group * 2 * t.stride;
+    const struct K(scratch) block = {s, rows.sums + plan->grain * rows.stride, s + K(block_keys) *q};
+    K(take_rows)(a, &head, first, &rows);
+    K(additive_queries)(&t, &rows);
+    K(additive_blocks)(&t, &rows, 0, &block);
+    if (!K(finish_rows)(a, &head, &rows) && head.mask) {
+        K(additive_blocks)(&t, &rows, 1, &block);
+        K(finish_rows)(a, &head, &rows);
+    }
+    if (additive->weights.data) K(additive_weights)(&t, &rows);
+}
+#undef ADDITIVE_LIMIT
+#undef ADDITIVE_SMALL
+#undef ADDITIVE_WEIGHT
