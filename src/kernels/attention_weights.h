@@ -52,7 +52,7 @@ static void K(weights_of_rows)(const struct attnx_attention *a, const struct K(h
     for (ptrdiff_t r = 0; r < rows->count; r++) {
         real *row = K(weights_row)(a, head, rows->head[r], rows->index[r]);
         const real *sink = a->sinks ? (const real *)a->sinks + head->first_head + rows->head[r] : NULL;
-        if (a->stage == ATTNX_STAGE_WEIGHTS) K(softmax_row)(row, NULL, row, row, keys, 0, sink);
+        if (a->stage == ATTNX_STAGE_WEIGHTS) K(softmax_row)(row, keys, sink);
         for (ptrdiff_t j = keys; j < a->key_len; j++) row[j] = rest;
     }
 }

@@ -2,8 +2,8 @@
  *
  * Element j is summed in lane j % width of accumulator (j / width) % 4, so what follows a row's last visible element
  * changes no bit. Sums of positive terms in 4 * width chains and a fixed tree: relative error about
- * (items / (4 * width) + 7) * eps. Three passes over the row, which stays in a cache near the
- * core. (Stores past the caches were tried: a third slower at 4096 x 512.)
+ * (items / (4 * width) + 7) * eps. Three passes over the row, which stays in a cache near the core. (Stores past the
+ * caches were tried: a third slower at 4096 x 512.)
  */
 enum { K(softmax_chains) = 4 };
 
@@ -14,56 +14,72 @@ ATTNX_INLINE V(v) K(softmax_load)(const real *x, const uint8_t *mask, ptrdiff_t 
     return mask ? V(from_bytes)(mask, n, v, hidden) : v;
 }
 
-/* Writes softmax(x) to y, the exponentials to e on the way; any of the three may be one array. `empty`: the scale where
- * nothing weighs. */
-ATTNX_INLINE void K(softmax_row)(const real *x, const uint8_t *mask, real *e, real *y, ptrdiff_t items, real empty,
-                                 const real *sink) {
-    const ptrdiff_t w = V(width);
-    V(v) top[K(softmax_chains)], total[K(softmax_chains)];
-    for (int c = 0; c < K(softmax_chains); c++) {
-        top[c] = V(set1)(-(real)INFINITY);
-        total[c] = V(set1)(0);
-    }
-#define SOFTMAX_EACH(BODY)                                                                 \
-    do {                                                                                   \
-        ptrdiff_t j = 0;                                                                   \
-        for (; j + K(softmax_chains) *w <= items; j += K(softmax_chains) *w) {             \
-            ATTNX_UNROLL                                                                   \
-            for (int c = 0; c < K(softmax_chains); c++) BODY(j + c * w, c, w);             \
-        }                                                                                  \
-        for (int c = 0; j < items; c++, j += w) BODY(j, c, items - j < w ? items - j : w); \
+/* BODY(at, c, n) for each vector of a row: element at, chain c, n elements. */
+#define SOFTMAX_EACH(BODY)                                                                                      \
+    do {                                                                                                        \
+        ptrdiff_t j = 0;                                                                                        \
+        for (; j + K(softmax_chains) *V(width) <= items; j += K(softmax_chains) *V(width)) {                    \
+            ATTNX_UNROLL                                                                                        \
+            for (int c = 0; c < K(softmax_chains); c++) BODY(j + c * V(width), c, V(width));                    \
+        }                                                                                                       \
+        for (int c = 0; j < items; c++, j += V(width)) BODY(j, c, items - j < V(width) ? items - j : V(width)); \
     } while (0)
+
+/* The largest visible element, -inf where there is none. */
+ATTNX_INLINE real K(softmax_most)(const real *x, const uint8_t *mask, ptrdiff_t items) {
+    V(v) top[K(softmax_chains)];
+    for (int c = 0; c < K(softmax_chains); c++) top[c] = V(set1)(-(real)INFINITY);
 #define SOFTMAX_MAX(at, c, n) top[c] = V(max)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), top[c])
     SOFTMAX_EACH(SOFTMAX_MAX);
-    real most = V(hmax)(V(max)(V(max)(top[0], top[1]), V(max)(top[2], top[3])));
-    if (sink && *sink > most) most = *sink;
+#undef SOFTMAX_MAX
+    return V(hmax)(V(max)(V(max)(top[0], top[1]), V(max)(top[2], top[3])));
+}
+
+/* e = exp(x - most), and their sum; e may be x. Fetches the row that comes next and where it goes: this pass computes and
+ * leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower without). */
+ATTNX_INLINE real K(softmax_exps)(const real *x, const uint8_t *mask, real *e, ptrdiff_t items, real most,
+                                  const real *next_x, const real *next_y) {
     const V(v) base = V(set1)(most == -(real)INFINITY ? 0 : most);
+    V(v) total[K(softmax_chains)];
+    for (int c = 0; c < K(softmax_chains); c++) total[c] = V(set1)(0);
 #define SOFTMAX_EXP(at, c, n)                                                                            \
     do {                                                                                                 \
         const V(v) part = K(exp)(V(sub)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), base)); \
         total[c] = V(add)(total[c], part);                                                               \
-        if ((n) == w) V(store)(e + (at), part);                                                          \
+        __builtin_prefetch(next_x + (at));                                                               \
+        __builtin_prefetch(next_y + (at), 1);                                                            \
+        if ((n) == V(width)) V(store)(e + (at), part);                                                   \
         else V(store_n)(e + (at), part, n);                                                              \
     } while (0)
     SOFTMAX_EACH(SOFTMAX_EXP);
-    real sum = V(sum)(V(add)(V(add)(total[0], total[1]), V(add)(total[2], total[3])));
-    if (sink) {
-        real lanes[V(width)];
-        V(store)(lanes, K(exp)(V(sub)(V(set1)(*sink), base)));
-        sum += lanes[0];
-    }
-    const V(v) scale = V(set1)(sum == 0 ? empty : 1 / sum);
-#define SOFTMAX_SCALE(at, c, n)                                              \
-    do {                                                                     \
-        if ((n) == w) V(store)(y + (at), V(mul)(V(load)(e + (at)), scale));  \
-        else V(store_n)(y + (at), V(mul)(V(load_n)(e + (at), n), scale), n); \
-        (void)(c);                                                           \
+#undef SOFTMAX_EXP
+    return V(sum)(V(add)(V(add)(total[0], total[1]), V(add)(total[2], total[3])));
+}
+
+ATTNX_INLINE void K(softmax_scale)(const real *e, real *y, ptrdiff_t items, real by) {
+    const V(v) scale = V(set1)(by);
+#define SOFTMAX_SCALE(at, c, n)                                                    \
+    do {                                                                           \
+        if ((n) == V(width)) V(store)(y + (at), V(mul)(V(load)(e + (at)), scale)); \
+        else V(store_n)(y + (at), V(mul)(V(load_n)(e + (at), n), scale), n);       \
+        (void)(c);                                                                 \
     } while (0)
     SOFTMAX_EACH(SOFTMAX_SCALE);
-#undef SOFTMAX_EACH
-#undef SOFTMAX_MAX
-#undef SOFTMAX_EXP
 #undef SOFTMAX_SCALE
+}
+#undef SOFTMAX_EACH
+
+/* Softmax of a row in place, with a sink: a logit without an element. 0 where nothing weighs. */
+ATTNX_INLINE void K(softmax_row)(real *x, ptrdiff_t items, const real *sink) {
+    real most = K(softmax_most)(x, NULL, items);
+    if (sink && *sink > most) most = *sink;
+    real sum = K(softmax_exps)(x, NULL, x, items, most, x, x);
+    if (sink) {
+        real lanes[V(width)];
+        V(store)(lanes, K(exp)(V(set1)(*sink - (most == -(real)INFINITY ? 0 : most))));
+        sum += lanes[0];
+    }
+    K(softmax_scale)(x, x, items, sum == 0 ? 0 : 1 / sum);
 }
 
 /* The public softmax: any strides. A row that is not contiguous is gathered into scratch and scattered back. */
@@ -76,10 +92,17 @@ static void K(softmax_plan)(const void *args, struct attnx_plan *plan) {
     plan->grain = share < most ? most : share;
     plan->tasks = (a->rows + plan->grain - 1) / plan->grain;
     plan->work = 24.0 / V(width) *(double)a->rows * (double)a->items;
-    plan->scratch = (size_t)a->items * (2 * sizeof(real) + 1) + 64;
+    plan->scratch = 2 * ((size_t)a->items * (2 * sizeof(real) + 1) + sizeof(real));
 }
 
-static void K(softmax_line)(const struct attnx_softmax *a, ptrdiff_t row, void *scratch) {
+/* A row as the passes take it: contiguous, gathered where it is not. */
+struct K(softmax_line) {
+    const real *x;
+    const uint8_t *mask;
+    real *e, *y, *out; /* exponentials, softmax, and where that belongs */
+};
+
+static struct K(softmax_line) K(softmax_line_at)(const struct attnx_softmax *a, ptrdiff_t row, real *scratch) {
     ptrdiff_t x_at = 0, mask_at = 0, out_at = 0, rest = row;
     for (ptrdiff_t i = a->axes - 1; i >= 0; i--) {
         const ptrdiff_t index = i ? rest % a->shape[i] : rest; /* a division less for each row of a matrix */
@@ -89,29 +112,48 @@ static void K(softmax_line)(const struct attnx_softmax *a, ptrdiff_t row, void *
         if (a->mask) mask_at += index * a->mask_strides[i];
     }
     const ptrdiff_t n = a->items;
-    const real *x = (const real *)a->x + x_at;
-    const uint8_t *mask = a->mask ? a->mask + mask_at : NULL;
-    real *out = (real *)a->out + out_at, *gathered = scratch, *e = gathered + n, *y = a->out_item == 1 ? out : e;
+    struct K(softmax_line) line = {.x = (const real *)a->x + x_at,
+                                   .mask = a->mask ? a->mask + mask_at : NULL,
+                                   .e = scratch + n,
+                                   .out = (real *)a->out + out_at};
+    line.y = a->out_item == 1 ? line.out : line.e;
     if (a->x_item != 1) {
-        for (ptrdiff_t j = 0; j < n; j++) gathered[j] = x[j * a->x_item];
-        x = gathered;
+        for (ptrdiff_t j = 0; j < n; j++) scratch[j] = line.x[j * a->x_item];
+        line.x = scratch;
     }
-    if (mask && a->mask_item != 1) {
-        uint8_t *bytes = (uint8_t *)(gathered + 2 * n);
-        for (ptrdiff_t j = 0; j < n; j++) bytes[j] = mask[j * a->mask_item];
-        mask = bytes;
+    if (line.mask && a->mask_item != 1) {
+        uint8_t *bytes = (uint8_t *)(scratch + 2 * n);
+        for (ptrdiff_t j = 0; j < n; j++) bytes[j] = line.mask[j * a->mask_item];
+        line.mask = bytes;
     }
-    /* A row of visible -inf is 0/0 as in NumPy; a row with nothing visible is 0. */
-    if (mask) K(softmax_row)(x, mask, e, y, n, (real)INFINITY, NULL);
-    else K(softmax_row)(x, NULL, e, y, n, (real)INFINITY, NULL);
-    for (ptrdiff_t j = 0; mask && j < n; j++) y[j] = mask[j] ? y[j] : 0;
-    if (a->out_item != 1) {
-        for (ptrdiff_t j = 0; j < n; j++) out[j * a->out_item] = y[j];
+    return line;
+}
+
+/* A row's maximum is taken before the row above is scaled: the two chains that a row waits for, its maximum and the
+ * sum of the row above, then run side by side. */
+ATTNX_INLINE void K(softmax_rows)(const struct attnx_softmax *a, ptrdiff_t row, ptrdiff_t end, const int masked,
+                                  real *scratch) {
+    const ptrdiff_t n = a->items, apart = 2 * n + (n + (ptrdiff_t)sizeof(real) - 1) / (ptrdiff_t)sizeof(real);
+    struct K(softmax_line) line = K(softmax_line_at)(a, row, scratch);
+    real most = K(softmax_most)(line.x, masked ? line.mask : NULL, n);
+    for (; row < end; row++) {
+        struct K(softmax_line) next = line;
+        if (row + 1 < end) next = K(softmax_line_at)(a, row + 1, scratch + (row & 1 ? 0 : apart));
+        const real sum = K(softmax_exps)(line.x, masked ? line.mask : NULL, line.e, n, most, next.x, next.y);
+        most = K(softmax_most)(next.x, masked ? next.mask : NULL, n);
+        /* A row of visible -inf is 0/0 as in NumPy; a row with nothing visible is 0. */
+        K(softmax_scale)(line.e, line.y, n, sum == 0 ? (real)INFINITY : 1 / sum);
+        for (ptrdiff_t j = 0; masked && j < n; j++) line.y[j] = line.mask[j] ? line.y[j] : 0;
+        if (a->out_item != 1) {
+            for (ptrdiff_t j = 0; j < n; j++) line.out[j * a->out_item] = line.y[j];
+        }
+        line = next;
     }
 }
 
 static void K(softmax_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
     const struct attnx_softmax *a = args;
     const ptrdiff_t end = (task + 1) * plan->grain < a->rows ? (task + 1) * plan->grain : a->rows;
-    for (ptrdiff_t row = task * plan->grain; row < end; row++) K(softmax_line)(a, row, scratch);
+    if (a->mask) K(softmax_rows)(a, task * plan->grain, end, 1, scratch);
+    else K(softmax_rows)(a, task * plan->grain, end, 0, scratch);
 }
