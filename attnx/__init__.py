@@ -13,6 +13,7 @@ from attnx import bias
 from attnx.additive import additive_attention
 from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.cache import KVCache
+from attnx.luong import luong_attention
 from attnx.merge import merge_attention
 from attnx.rotary import apply_rotary, rotary_tables
 from attnx.runtime import (
@@ -30,10 +31,12 @@ __version__ = "0.1.0"
 
 _MODULES = ("decoding", "layers", "models", "view")
 _LAYERS = (
+    "AdditiveAttention",
     "GRU",
     "LSTM",
     "LayerNorm",
     "Linear",
+    "LuongAttention",
     "MultiHeadAttention",
     "TransformerDecoder",
     "TransformerDecoderLayer",
@@ -44,9 +47,11 @@ _LAYERS = (
 __all__ = [
     "GRU",
     "LSTM",
+    "AdditiveAttention",
     "KVCache",
     "LayerNorm",
     "Linear",
+    "LuongAttention",
     "MultiHeadAttention",
     "TransformerDecoder",
     "TransformerDecoderLayer",
@@ -62,6 +67,7 @@ __all__ = [
     "get_num_threads",
     "isa",
     "layers",
+    "luong_attention",
     "merge_attention",
     "models",
     "rotary_tables",
