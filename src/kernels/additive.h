@@ -259,7 +259,7 @@ static void K(additive_weights)(const struct K(additive) *t, const struct K(rows
     const ptrdiff_t keys = t->head->keys;
     for (ptrdiff_t r = 0; r < rows->count; r++) {
         real *row = K(weights_row)(&t->matrix, &t->matrix_head, 0, rows->index[r]);
-        K(softmax_row)(row, NULL, row, row, keys, 0, NULL);
+        K(softmax_row)(row, keys, NULL);
         for (ptrdiff_t j = keys; j < t->matrix.key_len; j++) row[j] = 0;
     }
 }
