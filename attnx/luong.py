@@ -102,8 +102,8 @@ def luong_attention(
     Notes
     -----
     Equation 7 of Luong, Pham and Manning, "Effective approaches to attention-based neural machine translation" (2015);
-    the query is the decoder's state. "concat" is `additive_attention` on the products with the two halves of its weight.
-    A row's bits do not depend on the batch, the padding or the threads.
+    the query is the decoder's state. "concat" is `additive_attention` on the products with the halves of its weight. A
+    row's bits do not depend on the batch, the padding or the threads.
 
     ``keras.layers.Attention`` with its defaults is "dot"; it takes its arguments as [query, value, key]. PyTorch's
     ``scaled_dot_product_attention`` divides the scores by sqrt(E), which this does not.
