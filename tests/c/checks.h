@@ -1,5 +1,8 @@
 /* What the tests of kernels share: numbers of every storage, a comparison that counts, and running a kernel as cut for
  * one thread, for three, and by a team. */
+#ifndef ATTNX_CHECKS_H
+#define ATTNX_CHECKS_H
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,3 +127,5 @@ static void run(const char *what, enum attnx_op op, const void *args, const stru
     }
     free(first);
 }
+
+#endif

@@ -4,6 +4,7 @@
  * Sizes stand around the vector widths (1, 2, 4, 8, 16) and the blocks of the kernels. What must not be read is filled
  * with NaN. Each call is made cut for one thread, cut for three, and by a team of threads: all must give the same bits.
  */
+#include "additive_checks.h"
 #include "checks.h"
 
 static void test_softmax(int f64, ptrdiff_t items, int masked, ptrdiff_t step) {
@@ -356,6 +357,8 @@ int main(int argc, char **argv) {
         test_rows(), report("softmax, norm");
         test_linears(), report("linear");
         test_rotaries(), report("rotary");
+        test_additives(ATTNX_F32, ATTNX_F32), test_additives(ATTNX_F64, ATTNX_F64), report("additive");
+        test_additives(ATTNX_F16, ATTNX_F16), test_additives(ATTNX_F32, ATTNX_BF16), report("additive, 16-bit");
         test_attention(0), report("attention f32");
         test_attention(1), report("attention f64");
     }
