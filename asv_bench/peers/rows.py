@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .work import Attention, Layer, Sentences, Softmax, Work
+from .work import Additive, Attention, Layer, Sentences, Softmax, Work
 
 
 class Row(NamedTuple):
@@ -58,6 +58,13 @@ ROWS = (
     Row("multi-head layer 1x128x384 h12", Layer(1, 128, 384, 12)),
     Row("multi-head layer 8x128x768 h12", Layer(8, 128, 768, 12)),
     Row("multi-head layer 1x16x768 h12", Layer(1, 16, 768, 12)),
+    # additive attention, named B x L on S keys, width -> units
+    Row("additive 32x1 on 50, 512 -> 256", Additive(32, 1, 50, 512, 256)),
+    Row("additive 16x40 on 50, 512 -> 256", Additive(16, 40, 50, 512, 256)),
+    Row(
+        "additive 32x1 on 50, 512 -> 256, keys projected before",
+        Additive(32, 1, 50, 512, 256, projected=True),
+    ),
     Row("softmax 4096x512", Softmax(4096, 512)),
     Row("softmax 32x50257", Softmax(32, 50257)),
     Row("400 sentences, MiniLM-L6", Sentences(400)),

@@ -55,6 +55,14 @@ def attention(
     return out
 
 
+def additive(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Additive attention on projections of query and key; the values are the keys."""
+    a = {name: array.astype(np.float64) for name, array in arrays.items()}
+    query, key = a["query"] @ a["query_weight"].T, a["key"] @ a["key_weight"].T
+    scores = np.tanh(query[:, :, None] + key[:, None]) @ a["score_weight"]
+    return softmax(scores) @ a["key"]
+
+
 def split_heads(x: np.ndarray, heads: int) -> np.ndarray:
     """(B, L, H * E) to (B, H, L, E)."""
     batch, rows, width = x.shape

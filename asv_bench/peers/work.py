@@ -203,7 +203,49 @@ class Sentences:
         return None
 
 
-Work = Attention | Layer | Softmax | Sentences
+@dataclass(frozen=True)
+class Additive:
+    """Bahdanau's attention with its projections: query (B, L, width) on key (B, S, width), to units.
+
+    The values are the keys. `projected`: the keys' projection is done before, as for all but the
+    first step of a decoder, and counts as no work.
+    """
+
+    batch: int
+    queries: int
+    keys: int
+    width: int
+    units: int
+    projected: bool = False
+    dtype: str = "float32"
+
+    def inputs(self, rng: np.random.Generator) -> Arrays:
+        """Draw the rows and the weights, named as in attnx.layers.AdditiveAttention."""
+        arrays = {
+            "query": rng.standard_normal((self.batch, self.queries, self.width)),
+            "key": rng.standard_normal((self.batch, self.keys, self.width)),
+            "query_weight": rng.standard_normal((self.units, self.width)) / np.sqrt(self.width),
+            "key_weight": rng.standard_normal((self.units, self.width)) / np.sqrt(self.width),
+            "score_weight": rng.standard_normal(self.units) / np.sqrt(self.units),
+        }
+        return {name: array.astype(self.dtype) for name, array in arrays.items()}
+
+    def truth(self, arrays: Arrays) -> np.ndarray:
+        """Return the answer in float64."""
+        return truth.additive(arrays)
+
+    def flops(self, arrays: Arrays) -> float:
+        """Count the multiply-adds of projections, scores and values; a tanh counts as nothing."""
+        rows = self.batch * (self.queries + (0 if self.projected else self.keys))
+        pairs = self.batch * self.queries * self.keys
+        return 2.0 * (rows * self.width * self.units + pairs * (self.units + self.width))
+
+    def traffic(self, arrays: Arrays) -> float | None:
+        """Return the bytes that bound this work, None where arithmetic does."""
+        return None
+
+
+Work = Attention | Layer | Additive | Softmax | Sentences
 
 
 def _to_bfloat16(x: np.ndarray) -> np.ndarray:

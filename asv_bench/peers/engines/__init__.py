@@ -12,5 +12,6 @@ MODULES = {
     "onnxruntime": "with_onnxruntime",
     "openvino": "with_openvino",
     "ctranslate2": "with_ctranslate2",
+    "jax": "with_jax",
     "numpy": "with_numpy",
 }

@@ -6,7 +6,7 @@ import numpy as np
 
 import attnx
 
-from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
+from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Work
 from .form import Form, Forms
 
 
@@ -23,6 +23,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return _attention(work, arrays)
         case Layer():
             return _layer(work, arrays)
+        case Additive():
+            return _additive(work, arrays)
         case Softmax():
             x, out = arrays["x"], np.empty_like(arrays["x"])
             return {
@@ -97,6 +99,16 @@ def _layer(work: Layer, arrays: Arrays) -> Forms:
     layer.load_state_dict({name: array for name, array in arrays.items() if name != "x"})
     x = arrays["x"]
     return {"MultiHeadAttention": Form(lambda: layer(x))}
+
+
+def _additive(work: Additive, arrays: Arrays) -> Forms:
+    layer = attnx.layers.AdditiveAttention(work.width, work.width, work.units)
+    layer.load_state_dict({n: array for n, array in arrays.items() if n.endswith("weight")})
+    query, key = arrays["query"], arrays["key"]
+    if not work.projected:
+        return {"AdditiveAttention": Form(lambda: layer(query, key))}
+    memory = layer.project(key)
+    return {"AdditiveAttention, project": Form(lambda: layer(query, memory))}
 
 
 def _sentences(arrays: Arrays) -> Forms:

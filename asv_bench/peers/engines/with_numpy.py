@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..work import Arrays, Attention, Layer, Softmax, Work
+from ..work import Additive, Arrays, Attention, Layer, Softmax, Work
 from .form import Form, Forms, blocks, join_heads, split_heads, with_folded_heads
 
 
@@ -22,6 +22,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             return {"matmul": Form(lambda: layer(arrays["x"], arrays, work.heads))}
+        case Additive():
+            return _additive(work, arrays)
         case Softmax():
             return _softmax(arrays["x"])
         case _:
@@ -62,6 +64,23 @@ def layer(x: np.ndarray, weights: Arrays, heads: int) -> np.ndarray:
     query, key, value = (split_heads(part, heads) for part in np.split(packed, 3, axis=-1))
     joined = join_heads(attend(query, key, value))
     return joined @ weights["out_proj.weight"].T + weights["out_proj.bias"]
+
+
+def _additive(work: Additive, arrays: Arrays) -> Forms:
+    query, key, score_weight = arrays["query"], arrays["key"], arrays["score_weight"]
+    query_weight, key_weight = (
+        np.ascontiguousarray(arrays[n].T) for n in ("query_weight", "key_weight")
+    )
+    before = key @ key_weight if work.projected else None
+    kept = np.empty((work.batch, work.queries, work.keys, work.units), query.dtype)
+
+    def call(units: np.ndarray | None) -> np.ndarray:
+        keys = key @ key_weight if before is None else before
+        units = np.add((query @ query_weight)[:, :, None], keys[:, None], out=units)
+        np.tanh(units, out=units)
+        return softmax_in_place(units @ score_weight) @ key
+
+    return {"tanh": Form(lambda: call(None)), "tanh, out given": Form(lambda: call(kept))}
 
 
 def _attention(work: Attention, arrays: Arrays) -> Forms:

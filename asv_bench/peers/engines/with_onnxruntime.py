@@ -13,7 +13,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 from safetensors.numpy import load_file
 
-from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
+from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Work
 from .form import Form, Forms, split_heads, with_folded_heads
 from .onnx_attention import graphs
 from .onnx_graph import Graph
@@ -43,6 +43,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             return _layer(work, arrays)
+        case Additive():
+            return _additive(work, arrays)
         case Softmax():
             graph = Graph()
             x = graph.input("x", "float32", arrays["x"].shape)
@@ -127,6 +129,26 @@ def _layer(work: Layer, arrays: Arrays) -> Forms:
         name: Form(_bound(model, feed), lambda output: output.numpy())
         for name, model in models.items()
     }
+
+
+def _additive(work: Additive, arrays: Arrays) -> Forms:
+    graph = Graph()
+    feed = {"query": arrays["query"], "key": arrays["key"]}
+    query, key = (graph.input(name, "float32", array.shape) for name, array in feed.items())
+    if work.projected:
+        feed["projected"] = arrays["key"] @ arrays["key_weight"].T
+        keys = graph.input("projected", "float32", feed["projected"].shape)
+    else:
+        keys = graph.linear(key, arrays["key_weight"])
+    rows = graph.op(
+        "Unsqueeze", graph.linear(query, arrays["query_weight"]), graph.constant(np.array([2]))
+    )
+    units = graph.op(
+        "Tanh", graph.op("Add", rows, graph.op("Unsqueeze", keys, graph.constant(np.array([1]))))
+    )
+    scores = graph.op("MatMul", units, graph.constant(arrays["score_weight"]))
+    model = graph.serialize(graph.op("MatMul", graph.op("Softmax", scores, axis=-1), key))
+    return {"Tanh": Form(_bound(model, feed), lambda output: output.numpy())}
 
 
 def _sentences(arrays: Arrays) -> Forms:

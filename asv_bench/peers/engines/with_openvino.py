@@ -13,7 +13,7 @@ import openvino
 from openvino import opset13 as ops
 from safetensors.numpy import load_file
 
-from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
+from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Work
 from .form import Form, Forms, blocks, with_folded_heads
 from .text import Batches
 
@@ -34,6 +34,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             return _layer(work, arrays)
+        case Additive():
+            return _additive(work, arrays)
         case Softmax():
             x = ops.parameter(arrays["x"].shape, np.float32)
             return {"softmax": Form(_bound(ops.softmax(x, 1), {x: arrays["x"]}))}
@@ -171,6 +173,22 @@ def _layer(work: Layer, arrays: Arrays) -> Forms:
         return Form(_bound(result, {x: arrays["x"]}))
 
     return {"packed projection": form(packed=True), "three projections": form(packed=False)}
+
+
+def _additive(work: Additive, arrays: Arrays) -> Forms:
+    query, key = (ops.parameter(arrays[n].shape, np.float32) for n in ("query", "key"))
+    feed = {query: arrays["query"], key: arrays["key"]}
+    query_weight, key_weight = (ops.constant(arrays[n]) for n in ("query_weight", "key_weight"))
+    if work.projected:
+        before = arrays["key"] @ arrays["key_weight"].T
+        keys = ops.parameter(before.shape, np.float32)
+        feed[keys] = before
+    else:
+        keys = ops.matmul(key, key_weight, False, True)
+    rows = ops.unsqueeze(ops.matmul(query, query_weight, False, True), [2])
+    units = ops.tanh(ops.add(rows, ops.unsqueeze(keys, [1])))
+    scores = ops.matmul(units, ops.constant(arrays["score_weight"]), False, False)
+    return {"tanh": Form(_bound(ops.matmul(ops.softmax(scores, -1), key, False, False), feed))}
 
 
 def _sentences(arrays: Arrays) -> Forms:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import flex_attention
 
-from ..work import Arrays, Attention, Layer, Sentences, Softmax, Work
+from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Work
 from .form import Form, Forms, blocks, with_folded_heads
 from .text import Batches
 
@@ -30,6 +30,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return {} if work.stored else with_folded_heads(_attention, work, arrays)
         case Layer():
             forms = _layer(work, arrays)
+        case Additive():
+            forms = _additive(work, arrays)
         case Softmax():
             x = torch.from_numpy(arrays["x"])
             out = torch.empty_like(x)
@@ -126,6 +128,21 @@ def _layer(work: Layer, arrays: Arrays) -> dict[str, Callable[[], Any]]:
         "nn.MultiheadAttention": lambda: layer(x, x, x, need_weights=False)[0],
         "linear and scaled_dot_product_attention": by_hand,
     }
+
+
+def _additive(work: Additive, arrays: Arrays) -> dict[str, Callable[[], Any]]:
+    a = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    query, key, score_weight = a["query"], a["key"], a["score_weight"]
+    before = functional.linear(key, a["key_weight"]) if work.projected else None
+    kept = torch.empty(work.batch, work.queries, work.keys, work.units)
+
+    def attend(out: torch.Tensor | None) -> torch.Tensor:
+        keys = functional.linear(key, a["key_weight"]) if before is None else before
+        rows = functional.linear(query, a["query_weight"])
+        units = torch.add(rows[:, :, None], keys[:, None], out=out)
+        return torch.bmm(torch.softmax(units.tanh_() @ score_weight, dim=-1), key)
+
+    return {"tanh": lambda: attend(None), "tanh, out given": lambda: attend(kept)}
 
 
 def _sentences(arrays: Arrays) -> dict[str, Callable[[], Any]]:
