@@ -121,10 +121,11 @@ struct attnx_plan {
     double work;
     size_t scratch;
     ptrdiff_t grain;
+    ptrdiff_t run; /* consecutive tasks that one thread does in order; 0 is 1 */
 };
 
-/* A kernel: plan is called once with plan->tasks set to the number of threads at hand; run does the tasks
- * [begin, end). No result depends on how a call is cut. */
+/* A kernel: plan is called once with plan->tasks set to the number of threads at hand; run does one task. No result
+ * depends on how a call is cut. */
 struct attnx_kernel {
     void (*plan)(const void *args, struct attnx_plan *plan);
     void (*run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch);

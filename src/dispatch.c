@@ -87,7 +87,9 @@ struct job {
 
 static void run_task(void *context, ptrdiff_t task, void *scratch) {
     const struct job *job = context;
-    job->kernel->run(job->args, &job->plan, task, scratch);
+    const ptrdiff_t first = task * job->plan.run, rest = job->plan.tasks - first;
+    const ptrdiff_t end = first + (rest < job->plan.run ? rest : job->plan.run);
+    for (ptrdiff_t t = first; t < end; t++) job->kernel->run(job->args, &job->plan, t, scratch);
 }
 
 enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads) {
@@ -95,8 +97,10 @@ enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads)
     if (!table) return ATTNX_NO_SUCH_ISA;
     struct job job = {.kernel = &table->kernels[op], .args = args, .plan = {.tasks = num_threads}};
     job.kernel->plan(args, &job.plan);
+    if (job.plan.run < 1) job.plan.run = 1;
+    const ptrdiff_t runs = job.plan.tasks / job.plan.run + (job.plan.tasks % job.plan.run > 0);
     /* Another thread has to pay for the 1 to 2 microseconds that it costs to bring it in. */
     const double worth = job.plan.work / ATTNX_WORK_A_THREAD;
     if (worth < num_threads) num_threads = worth < 1 ? 1 : (int)worth;
-    return attnx_parallel_for(run_task, &job, job.plan.tasks, job.plan.scratch, num_threads);
+    return attnx_parallel_for(run_task, &job, runs, job.plan.scratch, num_threads);
 }

@@ -15,7 +15,7 @@ from attnx.layers.module import FloatArray
 
 # Rows of the feed-forward part worked on at a time: its widest array then stays in the cache and
 # does not grow with the batch. Rows do not depend on each other, so the bits are the same.
-_CHUNK = 1024
+_CHUNK = 256
 
 
 class Workspace:

@@ -116,6 +116,7 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
 /* Scratch of a block of keys: transposed scores, keys or values converted from their storage, and how it joins. */
 struct K(scratch) {
     real *s, *converted, *merge;
+    const struct K(head) *next; /* what this thread works on after this, or NULL */
 };
 
 /* One block of keys for one block of queries. */
@@ -189,6 +190,26 @@ static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) 
     return finite;
 }
 
+/* Asks for rows of an array, and for the head that comes next: small heads compute too little to wait for their rows
+ * one after the other, and the rows of packed projections lie apart, where the processor sees no stream to follow. */
+ATTNX_INLINE void K(fetch_rows)(const struct attnx_array *array, const void *at, ptrdiff_t rows, ptrdiff_t dim) {
+    const ptrdiff_t size = storage_bytes[array->storage];
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const char *row = (const char *)at + r * array->row * size;
+        for (ptrdiff_t b = 0; b < dim * size; b += 64) __builtin_prefetch(row + b, 0, 2);
+    }
+}
+
+static void K(fetch_head)(const struct attnx_attention *a, const struct K(head) *head) {
+    for (ptrdiff_t h = 0; h < a->group; h++) {
+        const char *query = storage_at(head->query, a->query.storage, h * a->query.head);
+        K(fetch_rows)(&a->query, query, head->queries, a->head_dim);
+        K(fetch_rows)(&a->out, storage_at(head->out, a->out.storage, h * a->out.head), head->queries, a->value_dim);
+    }
+    K(fetch_rows)(&a->key, head->key, head->keys, a->head_dim);
+    K(fetch_rows)(&a->value, head->value, head->keys, a->value_dim);
+}
+
 static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                              ptrdiff_t blocks, int careful, const struct K(scratch) *scratch) {
     ptrdiff_t begin = head->keys, end = 0;
@@ -197,6 +218,7 @@ static void K(attend_blocks)(const struct attnx_attention *a, const struct K(hea
         if (rows[i].end > end) end = rows[i].end;
         K(start_rows)(a, head, &rows[i]);
     }
+    if (scratch->next) K(fetch_head)(a, scratch->next);
     for (ptrdiff_t at = begin / K(block_keys) *K(block_keys); at < end; at += K(block_keys)) {
         for (ptrdiff_t i = 0; i < blocks; i++) {
             /* What no row sees at either end of a block adds exact zeros: it is not visited. */
@@ -222,7 +244,7 @@ static void K(blank_rows)(const struct attnx_attention *a, const struct K(head) 
 
 /* Query blocks that share a pass over the keys: each block of keys and values is then read from L2 by all but the first.
  * More than 4 gained nothing at L = 2048 and 8192. */
-enum { K(row_blocks) = 4, K(packed_most) = 32768 };
+enum { K(row_blocks) = 4, K(packed_most) = 32768, K(heads_run) = 12 };
 
 static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = args;
@@ -233,8 +255,12 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
                           heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
         blocks--;
+    const ptrdiff_t threads = plan->tasks;
     plan->grain = blocks;
     plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
+    /* Heads of one task each and of a few keys: one thread takes several, and fetches ahead. */
+    if (plan->tasks == heads && a->key_len <= K(block_keys)) plan->run = heads / (8 * threads);
+    if (plan->run > K(heads_run)) plan->run = K(heads_run);
     plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)a->key_len *
                  (double)(a->head_dim + a->value_dim + 16) / (double)w;
     plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
@@ -252,7 +278,9 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     const struct K(head) head = K(head_at)(a, entry / kv_heads, entry % kv_heads);
     const ptrdiff_t computed = a->group * head.queries, end = first + most < all ? first + most : all;
     real *s = scratch; /* first, since it is aligned */
-    const struct K(scratch) block = {s, s + (K(block_keys) + 2) * q, s + K(block_keys) *q};
+    const ptrdiff_t run = plan->run > 1 && (task + 1) % plan->run && task + 1 < plan->tasks;
+    const struct K(head) following = run ? K(head_at)(a, (task + 1) / kv_heads, (task + 1) % kv_heads) : head;
+    const struct K(scratch) block = {s, s + (K(block_keys) + 2) * q, s + K(block_keys) *q, run ? &following : NULL};
     struct K(rows) *rows = (struct K(rows) *)(void *)(block.converted + K(block_keys) *widest);
     real *next = (real *)(void *)(rows + K(row_blocks));
     ptrdiff_t blocks = 0;
