@@ -6,6 +6,7 @@
  */
 #include "additive_checks.h"
 #include "checks.h"
+#include "recurrent_checks.h"
 
 static void test_softmax(int f64, ptrdiff_t items, int masked, ptrdiff_t step) {
     enum { ROWS = 3 };
@@ -305,6 +306,7 @@ static void test_rows(void) {
         for (int options = 0; options < 8; options++)
             test_softmax(options & 1, items[n], options >> 1 & 1, options & 4 ? 3 : 1);
         for (int options = 0; options < 8; options++) test_layer_norm(1 + n % 3, items[n], options);
+        for (int lstm = 0; lstm < 2; lstm++) test_recurrent(1 + n * 3 % 20, items[n], lstm);
     }
 }
 
@@ -354,7 +356,7 @@ int main(int argc, char **argv) {
         if (attnx_isa_force(name) != ATTNX_OK) return printf("FAIL %s cannot be chosen\n", name), 1;
         table = attnx_table();
         printf("%s\n", table->name);
-        test_rows(), report("softmax, norm");
+        test_rows(), report("rows");
         test_linears(), report("linear");
         test_rotaries(), report("rotary");
         test_additives(ATTNX_F32, ATTNX_F32), test_additives(ATTNX_F64, ATTNX_F64), report("additive");
