@@ -50,7 +50,7 @@ class Attention(NamedTuple):
 def heads_first(name: str, x: ArrayLike, swap: bool) -> Array:
     """Return a float array of at least three axes that ends in (head, row, item)."""
     if plain(x):
-        return x.swapaxes(-3, -2) if swap else x  # type: ignore[return-value, union-attr]
+        return x.swapaxes(-3, -2) if swap else x
     a = _check.any_floats(name, x)
     if a.ndim < 2:
         raise ValueError(f"{name} must have at least 2 axes (rows, dim), got shape {a.shape}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -93,10 +93,10 @@ def boolean(name: str, x: object) -> bool:
 
 def integer(name: str, x: object) -> int:
     """Return x as an int if it is one."""
-    if not isinstance(x, (bool, np.bool_)):
+    if isinstance(x, SupportsIndex) and not isinstance(x, (bool, np.bool_)):
         try:
-            return operator.index(x)  # type: ignore[arg-type]
-        except TypeError:
+            return operator.index(x)
+        except TypeError:  # arrays have the method, but not all of them are an integer
             pass
     raise TypeError(f"{name} must be an integer, got {type(x).__name__}")
 

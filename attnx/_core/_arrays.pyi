@@ -1,1 +1,5 @@
-def plain(x: object) -> bool: ...
+from typing import Any, TypeGuard
+
+from numpy.typing import NDArray
+
+def plain(x: object) -> TypeGuard[NDArray[Any]]: ...

@@ -259,7 +259,7 @@ class TextEncoder:
             raise TypeError(f"texts[{index}] must be a str, got {type(text).__name__}")
         try:
             return self._tokens.ids(text.lower() if self._config.lower_case else text, limit)
-        except Exception as error:
+        except Exception as error:  # of the package tokenizers, which raises nothing narrower
             try:
                 text.encode()
             except UnicodeEncodeError:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..work import Arrays, Sentences, Work
 from .form import Form, Forms
-from .text import Batches
+from .text import Batches, Encoder
 
 #: Converted in a child, so that torch and its threads stay out of this process.
 CONVERT = """
@@ -49,7 +49,7 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
     return forms
 
 
-def _encoder(folder: str, batches: int, threads: int):  # type: ignore[no-untyped-def]
+def _encoder(folder: str, batches: int, threads: int) -> Encoder:
     model = ctranslate2.Encoder(
         folder, device="cpu", compute_type="float32", inter_threads=batches, intra_threads=threads
     )

@@ -78,11 +78,10 @@ def _bound(model: bytes, feed: Arrays, in_place: tuple[str, ...] = ()) -> Callab
     for node, value in zip(session.get_outputs(), places, strict=True):
         binding.bind_ortvalue_output(node.name, value)
 
-    def call() -> Any:
+    def call(keep: Any = held) -> Any:  # a binding does not own what is bound
         session.run_with_iobinding(binding)
         return output
 
-    call.keep = held  # type: ignore[attr-defined]  # a binding does not own what is bound
     return call
 
 
@@ -160,7 +159,8 @@ def _sentences(arrays: Arrays) -> Forms:
 
         def run(ids: np.ndarray, mask: np.ndarray, session: Any = session) -> np.ndarray:
             feed = {"ids": ids.astype(np.int32), "mask": mask.astype(np.int32)}
-            return session.run(None, feed)[0]  # type: ignore[no-any-return]
+            hidden: np.ndarray = session.run(None, feed)[0]
+            return hidden
 
         forms[operator] = Form(lambda run=run: batches.encode(run))
     return forms

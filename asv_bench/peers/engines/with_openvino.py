@@ -60,11 +60,10 @@ def _bound(result: Any, feed: dict[Any, np.ndarray]) -> Callable[[], np.ndarray]
     for place, array in enumerate(feed.values()):
         request.set_input_tensor(place, openvino.Tensor(array, shared_memory=True))
 
-    def call() -> np.ndarray:
+    def call(keep: Any = feed) -> Any:  # the tensors only share these arrays
         request.infer()
-        return request.get_output_tensor().data  # type: ignore[no-any-return]
+        return request.get_output_tensor().data
 
-    call.keep = feed  # type: ignore[attr-defined]  # the tensors only share these arrays
     return call
 
 
@@ -198,7 +197,8 @@ def _sentences(arrays: Arrays) -> Forms:
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         request.infer([ids, mask.astype(np.float32)], share_inputs=True)
-        return request.get_output_tensor().data  # type: ignore[no-any-return]
+        hidden: np.ndarray = request.get_output_tensor().data
+        return hidden
 
     return {"scaled_dot_product_attention": Form(lambda: batches.encode(run))}
 
