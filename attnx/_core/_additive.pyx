@@ -4,7 +4,7 @@ cimport numpy as np
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from attnx._core._attention cimport Strides, describe, pointer
+from attnx._core._arrays cimport MAX_AXES, Strides, describe, pointer
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport (
     ATTNX_additive_f32,
@@ -16,8 +16,6 @@ from attnx._core.c_attnx cimport (
 )
 
 np.import_array()
-
-DEF MAX_AXES = 64
 
 
 cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes) noexcept:

@@ -4,65 +4,19 @@ cimport numpy as np
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from attnx._core._arrays cimport MAX_AXES, Strides, describe, pointer
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport (
-    ATTNX_BF16,
-    ATTNX_BOOL,
-    ATTNX_F16,
-    ATTNX_F32,
-    ATTNX_F64,
     ATTNX_attention_f32,
     ATTNX_attention_f64,
     ATTNX_attention_weights_f32,
     ATTNX_attention_weights_f64,
-    attnx_array,
     attnx_attention,
     attnx_op,
     attnx_stage,
-    attnx_storage,
 )
 
 np.import_array()
-
-DEF MAX_AXES = 64
-
-
-cdef attnx_storage storage_of(np.ndarray array) noexcept:
-    """Checked arrays are of one of five types; bfloat16 is the one that NumPy does not know."""
-    cdef int kind = np.PyArray_TYPE(array)
-    if kind == np.NPY_FLOAT:
-        return ATTNX_F32
-    if kind == np.NPY_DOUBLE:
-        return ATTNX_F64
-    if kind == np.NPY_FLOAT16:
-        return ATTNX_F16
-    return ATTNX_BOOL if kind == np.NPY_BOOL else ATTNX_BF16
-
-
-cdef void describe(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes, int inner) noexcept:
-    """Fill in data and strides; `inner` axes (head, row, item) end the shape, axes of length 1 have stride 0."""
-    cdef Py_ssize_t size, last[3]
-    cdef int ndim, axis, missing, i
-    cdef np.npy_intp *shape
-    cdef np.npy_intp *step
-    if array is None:
-        return
-    size, ndim = np.PyArray_ITEMSIZE(array), np.PyArray_NDIM(array)
-    missing = batch_axes + inner - ndim
-    shape, step = np.PyArray_DIMS(array), np.PyArray_STRIDES(array)
-    to.data, to.batch, to.storage = np.PyArray_DATA(array), strides.batch, storage_of(array)
-    memset(last, 0, sizeof(last))
-    for i in range(batch_axes + inner):
-        axis = i - missing
-        if i < batch_axes:
-            strides.batch[i] = 0 if axis < 0 or shape[axis] == 1 else step[axis] // size
-        else:
-            last[i - batch_axes] = 0 if axis < 0 or shape[axis] == 1 else step[axis] // size
-    to.head, to.row, to.item = last[0], last[1], last[2]
-
-
-cdef void *pointer(object array) noexcept:
-    return NULL if array is None else np.PyArray_DATA(<np.ndarray> array)
 
 
 def attention(call, np.ndarray out, np.ndarray lse, int num_threads, int stage=-1):

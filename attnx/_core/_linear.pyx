@@ -3,18 +3,11 @@
 cimport numpy as np
 from libc.string cimport memset
 
+from attnx._core._arrays cimport floats, row_stride
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport ATTNX_linear_f32, attnx_activation, attnx_linear
 
 np.import_array()
-
-
-cdef float *floats(np.ndarray array) noexcept:
-    return NULL if array is None else <float *> np.PyArray_DATA(array)
-
-
-cdef Py_ssize_t row_stride(np.ndarray array) noexcept:
-    return 0 if array is None else np.PyArray_STRIDES(array)[0] // <Py_ssize_t> sizeof(float)
 
 
 def linear(np.ndarray x, np.ndarray panels, np.ndarray bias, np.ndarray residual, np.ndarray out, int activation,

@@ -4,32 +4,11 @@ cimport numpy as np
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from attnx._core._arrays cimport MAX_AXES, storage_of
 from attnx._core._runtime cimport run
-from attnx._core.c_attnx cimport (
-    ATTNX_BF16,
-    ATTNX_F16,
-    ATTNX_F32,
-    ATTNX_F64,
-    ATTNX_rotary_f32,
-    ATTNX_rotary_f64,
-    attnx_op,
-    attnx_rotary,
-    attnx_storage,
-)
+from attnx._core.c_attnx cimport ATTNX_rotary_f32, ATTNX_rotary_f64, attnx_op, attnx_rotary
 
 np.import_array()
-
-DEF MAX_AXES = 64
-
-
-cdef attnx_storage storage_of(np.ndarray array) noexcept:
-    """Checked arrays are of one of four types; bfloat16 is the one that NumPy does not know."""
-    cdef int kind = np.PyArray_TYPE(array)
-    if kind == np.NPY_FLOAT:
-        return ATTNX_F32
-    if kind == np.NPY_DOUBLE:
-        return ATTNX_F64
-    return ATTNX_F16 if kind == np.NPY_FLOAT16 else ATTNX_BF16
 
 
 cdef Py_ssize_t position_stride(np.ndarray positions, int from_end) noexcept:

@@ -4,12 +4,11 @@ cimport numpy as np
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
+from attnx._core._arrays cimport MAX_AXES
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport ATTNX_softmax_f32, ATTNX_softmax_f64, attnx_op, attnx_softmax
 
 np.import_array()
-
-DEF MAX_AXES = 64
 
 
 cdef Py_ssize_t strides_of(np.ndarray array, Py_ssize_t *to) noexcept:
