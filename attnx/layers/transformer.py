@@ -228,16 +228,8 @@ class TransformerEncoder(Module):
 
         Parameters
         ----------
-        src : array_like
-            Shape (..., L, d_model), float32; the leading axes are the batch.
-        mask : array_like, optional
-            Broadcastable to (..., nhead, L, L): bool, True where a position may attend, or float,
-            added to the scores.
-        src_lengths : array_like, optional
-            Number of positions of each sequence, in the shape of the batch axes. Positions past
-            it are not read and come back as 0.
-        is_causal : bool, default False
-            Whether position i sees positions 0 to i only.
+        src, mask, src_lengths, is_causal
+            As in `TransformerEncoderLayer`, where the mask is `src_mask`.
 
         Returns
         -------
