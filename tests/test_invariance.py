@@ -90,6 +90,16 @@ def test_batch_and_position_in_it(isa: str, dtype: DTypeLike, case: str) -> None
     assert_all_same(turned, tuple(x[::-1] for x in expected))
 
 
+def test_a_batch_of_64(isa: str, dtype: DTypeLike) -> None:
+    args = make_qkv(9, 200, 24, batch=(64,), heads=4, kv_heads=2, dtype=dtype)
+    lengths = np.random.default_rng(0).integers(0, 201, 64)
+    expected = attend(args, key_lengths=lengths)
+    for first, count in ((0, 1), (63, 1), (30, 2), (17, 3), (40, 8)):
+        rows = slice(first, first + count)
+        results = attend(tuple(x[rows] for x in args), key_lengths=lengths[rows])
+        assert_all_same(results, tuple(x[rows] for x in expected))
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 48, 49])
 def test_chunks_of_queries(isa: str, dtype: DTypeLike, chunk: int) -> None:
     query, key, value = inputs(dtype, batch=(2,))
