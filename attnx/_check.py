@@ -167,7 +167,7 @@ def mask(
             wanted = "bool (True: may attend) or float" if may_be_bool else "float"
             raise TypeError(f"{name} must be {wanted} (added to the scores), got {a.dtype}")
         if a.dtype != dtype:
-            a = _cast(a, dtype)
+            a = cast(a, dtype)
         elif not a.flags.aligned:
             a = a.copy()
     fits = a.ndim <= len(shape) and all(
@@ -178,7 +178,7 @@ def mask(
     return a
 
 
-def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
+def cast(a: Array, dtype: np.dtype[Any]) -> Array:
     """Return a in another float type; what is finite stays finite, since -inf hides and -1e300 does not."""
     with np.errstate(over="ignore"):
         cast = a.astype(dtype)

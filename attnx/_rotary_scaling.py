@@ -40,14 +40,14 @@ def frequencies(length: int, dim: int, base: float, scaling: Mapping[str, Any] |
     options = {key: value for key, value in scaling.items() if value is not None}
     kind, same = options.pop("rope_type", None), options.pop("type", None)
     kind = (same or "default") if kind is None else kind
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"scaling['rope_type'] must be one of {', '.join(_KINDS)}, got {kind!r}")
     theta = _positive(options, "rope_theta", base)
     if theta != base and base != 10000.0:
         raise ValueError(f"scaling['rope_theta'] must be base ({base}), got {theta}")
     options.pop("rope_theta", None)
     if theta <= 1:
-        raise ValueError(f"base must be above 1, got {theta}")
+        raise ValueError(f"scaling['rope_theta'] must be above 1, got {theta}")
     scaled, required, optional = _KINDS[kind]
     if kind == "dynamic" and _TRAINED not in options and "max_position_embeddings" in options:
         options[_TRAINED] = options.pop("max_position_embeddings")

@@ -56,7 +56,7 @@ class ALiBi:
             raise ValueError(
                 f"bias must have a slope for each of query's {heads} heads, got {len(self.slopes)}"
             )
-        return self.slopes.astype(dtype)
+        return _check.cast(self.slopes, dtype)
 
 
 class RelativePosition:
@@ -135,13 +135,13 @@ class RelativePosition:
             )
         reach = self.max_distance
         rows = self.table[self.buckets(np.arange(-reach, reach + 1))]
-        return np.ascontiguousarray(rows.T.astype(dtype))
+        return np.ascontiguousarray(_check.cast(rows.T, dtype))
 
 
 def _finite(name: str, x: ArrayLike, ndim: int) -> NDArray[np.float64]:
     a = _check.array(name, x)
-    if a.dtype.kind not in "fiu" and a.dtype.name != "bfloat16":
-        raise TypeError(f"{name} must be real numbers, got {a.dtype}")
+    if (a.dtype.kind not in "fiu" and a.dtype.name != "bfloat16") or not a.dtype.isnative:
+        raise TypeError(f"{name} must be real numbers in native byte order, got {a.dtype}")
     if a.ndim != ndim or not a.size:
         raise ValueError(f"{name} must have {ndim} axes and not be empty, got shape {a.shape}")
     copy = a.astype(np.float64)

@@ -215,9 +215,10 @@ class KVCache:
         if not _OWN.isdisjoint(options):
             raise TypeError(f"{min(_OWN & options.keys())} is the cache's own and may not be given")
         queries = _check.array("query", query)
-        if queries.ndim != 4 or queries.shape[0] != len(self._key):
+        batch, heads, _, dim = self._key.shape
+        if queries.ndim != 4 or (queries.shape[0], queries.shape[3]) != (batch, dim):
             raise ValueError(
-                f"query must have shape ({len(self._key)}, heads, length, dim), got {queries.shape}"
+                f"query must have shape ({batch}, a multiple of {heads}, length, {dim}), got {queries.shape}"
             )
         keys, values = self._held()
         if self._filled.sees_all(queries.shape[2]) and _PLACED.isdisjoint(options):
@@ -244,10 +245,10 @@ class KVCache:
         >>> cache.lengths
         array([3, 3, 1])
         """
-        batch = len(self._key)
-        if np.shape(rows) != (batch,):
-            raise ValueError(f"rows must have shape ({batch},), got {np.shape(rows)}")
-        taken = _check.integers("rows", rows, (batch,))
+        batch, given = len(self._key), _check.array("rows", rows)
+        if given.shape != (batch,):
+            raise ValueError(f"rows must have shape ({batch},), got {given.shape}")
+        taken = _check.integers("rows", given, (batch,))
         if ((taken < 0) | (taken >= batch)).any():
             raise ValueError(f"rows must lie between 0 and {batch - 1}, got {taken.tolist()}")
         after = self._filled.reorder(taken)

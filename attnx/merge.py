@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,6 +87,9 @@ def _parts(
     outputs: Sequence[ArrayLike], lses: Sequence[ArrayLike]
 ) -> tuple[list[Array], list[Array]]:
     """Return the parts as arrays that fit one another."""
+    for name, given in (("outputs", outputs), ("lses", lses)):
+        if not isinstance(given, Iterable):
+            raise TypeError(f"{name} must be a sequence of arrays, got {type(given).__name__}")
     parts = [_check.any_floats(f"outputs[{i}]", x) for i, x in enumerate(outputs)]
     logs = [_check.array(f"lses[{i}]", x) for i, x in enumerate(lses)]
     if not parts:

@@ -176,6 +176,8 @@ def rotary_tables(
     if dim < 0 or dim % 2:
         raise ValueError(f"dim must be even and not negative, got {dim}")
     base = _check.real("base", base)
+    if base <= 1:
+        raise ValueError(f"base must be above 1, got {base}")
     frequencies, factor = _rotary_scaling.frequencies(length, dim, base, scaling)
     cos = np.empty((length, dim // 2), np.float32)
     sin = np.empty_like(cos)

@@ -146,6 +146,8 @@ def test_minus_infinity_hides_and_a_large_number_does_not(isa: str, dtype: DType
         (lambda: ALiBi([[1.0]]), ValueError, "slopes"),
         (lambda: ALiBi([np.nan]), ValueError, "slopes"),
         (lambda: ALiBi(["a"]), TypeError, "slopes"),
+        (lambda: ALiBi(np.ones(2, ">f4")), TypeError, "slopes"),
+        (lambda: RelativePosition(np.ones((4, 1), ">f8"), True, 8), TypeError, "table"),
         (lambda: RelativePosition([1.0], True, 8), ValueError, "table"),
         (lambda: RelativePosition([[1.0]], False, 8), ValueError, "table"),
         (lambda: RelativePosition(np.zeros((4, 1)), 1, 8), TypeError, "bidirectional"),
@@ -156,6 +158,15 @@ def test_minus_infinity_hides_and_a_large_number_does_not(isa: str, dtype: DType
 def test_errors_of_the_objects(make: Any, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=name):
         make()
+
+
+def test_numbers_beyond_float32_stay_finite(isa: str) -> None:
+    """An infinite slope would make NaN of the distance 0, an infinite table would hide what it is not told to."""
+    args = make_qkv(5, 9)
+    near = attention(*args, bias=ALiBi([1e300, 1e300]))
+    assert_same_bits(near, np.ascontiguousarray(args[2][:, :, :5]))
+    table = RelativePosition(np.full((8, 2), -1e300), True, 9)
+    assert np.isfinite(attention(*args, bias=table)).all()
 
 
 @pytest.mark.parametrize(

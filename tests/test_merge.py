@@ -172,6 +172,8 @@ GOOD: dict[str, Any] = {
             r"outputs\[1\]",
             {"outputs": [GOOD["outputs"][0], np.ma.ones((2, 3, 4), "f4")]},
         ),
+        (TypeError, "outputs must be a sequence", {"outputs": None}),
+        (TypeError, "lses must be a sequence", {"lses": 1.0}),
         (ValueError, r"lses\[0\]", {"lses": [np.zeros((2, 3, 1), np.float32)] * 2}),
         (ValueError, r"lses\[1\]", {"lses": [GOOD["lses"][0], np.zeros((3, 2), np.float32)]}),
         (TypeError, r"lses\[0\]", {"lses": [np.zeros((2, 3))] * 2}),
