@@ -7,24 +7,20 @@ nothing and a sequence has the same bits alone and in any batch.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 import numpy.typing as npt
 
-from attnx.layers.linear import Linear
+from attnx.layers.block import Block, normalize
 from attnx.layers.module import FloatArray, Module, as_size
-from attnx.layers.multihead import MultiHeadAttention
 from attnx.layers.norm import LayerNorm
 from attnx.layers.packing import Attend
 from attnx.layers.stack import encode
 from attnx.layers.workspace import Workspace
 from attnx.linear import linear_into
-from attnx.norm import layer_norm_into
-
-Activation = Literal["relu", "gelu"]
 
 
-class TransformerEncoderLayer(Module):
+class TransformerEncoderLayer(Block):
     """Self-attention, then a feed-forward network, each with a residual and a layer norm.
 
     Parameters
@@ -66,32 +62,6 @@ class TransformerEncoderLayer(Module):
     """
 
     _child_names = ("self_attn", "linear1", "linear2", "norm1", "norm2")
-
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        *,
-        activation: Activation = "relu",
-        layer_norm_eps: float = 1e-5,
-        norm_first: bool = False,
-        bias: bool = True,
-    ) -> None:
-        if activation not in ("relu", "gelu"):
-            raise ValueError(f"activation must be 'relu' or 'gelu', got {activation!r}")
-        self.d_model = as_size("d_model", d_model)
-        self.nhead = as_size("nhead", nhead)
-        self.dim_feedforward = as_size("dim_feedforward", dim_feedforward)
-        if self.d_model % self.nhead:
-            raise ValueError(f"d_model must be a multiple of nhead, got {d_model} and {nhead}")
-        self.activation: Activation = activation
-        self.norm_first = bool(norm_first)
-        self.self_attn = MultiHeadAttention(self.d_model, self.nhead, bias=bias)
-        self.linear1 = Linear(self.d_model, self.dim_feedforward, bias)
-        self.linear2 = Linear(self.dim_feedforward, self.d_model, bias)
-        self.norm1 = LayerNorm(self.d_model, layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(self.d_model, layer_norm_eps, bias=bias)
 
     def __call__(
         self,
@@ -137,14 +107,14 @@ class TransformerEncoderLayer(Module):
         out_proj, first, second = self.self_attn.out_proj, self.norm1, self.norm2
         source = x
         if self.norm_first:
-            source = _normalize(first, x, work.other)
+            source = normalize(first, x, work.other)
         linear_into(source, query_key_value, bias, work.projected)
         attend(work)
         linear_into(work.attended, out_proj._weight, out_proj._bias, work.other, residual=x)
         if self.norm_first:
-            _normalize(second, work.other, work.attended)
+            normalize(second, work.other, work.attended)
         else:
-            _normalize(first, work.other, work.result)
+            normalize(first, work.other, work.result)
         for result, other, attended, hidden in work.chunks:
             if self.norm_first:
                 self._feed_forward(attended, hidden, other, result)
@@ -152,17 +122,7 @@ class TransformerEncoderLayer(Module):
                 self._feed_forward(result, hidden, result, other)
         if self.norm_first:
             return work.result
-        return _normalize(second, work.other, work.result)
-
-    def _feed_forward(
-        self, x: FloatArray, hidden: FloatArray, residual: FloatArray, out: FloatArray
-    ) -> None:
-        one, two = self.linear1, self.linear2
-        linear_into(x, one._weight, one._bias, hidden, activation=self.activation)
-        linear_into(hidden, two._weight, two._bias, out, residual=residual)
-
-    def _workspace(self, rows: int) -> Workspace:
-        return Workspace(rows, self.d_model, self.nhead, self.dim_feedforward)
+        return normalize(second, work.other, work.result)
 
 
 class TransformerEncoder(Module):
@@ -245,8 +205,3 @@ class TransformerEncoder(Module):
         (3, 4)
         """
         return encode(self.layers, self.norm, src, mask, src_lengths, is_causal)
-
-
-def _normalize(norm: LayerNorm, x: FloatArray, out: FloatArray) -> FloatArray:
-    layer_norm_into(x, norm._weight, norm._bias, norm.eps, out)
-    return out
