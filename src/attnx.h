@@ -121,7 +121,10 @@ struct attnx_plan {
     double work;
     size_t scratch;
     ptrdiff_t grain;
-    ptrdiff_t run; /* consecutive tasks that one thread does in order; 0 is 1 */
+    ptrdiff_t run;   /* consecutive tasks that one thread does in order; 0 is 1 */
+    ptrdiff_t spans; /* tasks that share the keys of a head; 0 where none do */
+    size_t shared_bytes;
+    void *shared; /* so many bytes for all tasks, zeros at the start */
 };
 
 /* A kernel: plan is called once with plan->tasks set to the number of threads at hand; run does one task. No result

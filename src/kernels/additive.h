@@ -284,7 +284,7 @@ static void K(additive_run)(const void *args, const struct attnx_plan *plan, ptr
     t.queries = t.weights + t.stride;
     t.keys = t.queries + plan->grain * 2 * t.stride;
     rows.sums = t.keys + t.group * 2 * t.stride;
-    const struct K(scratch) block = {s, rows.sums + plan->grain * rows.stride, s + K(block_keys) *q};
+    const struct K(scratch) block = {s, rows.sums + plan->grain * rows.stride, s + K(block_keys) *q, NULL};
     K(take_rows)(a, &head, first, &rows);
     K(additive_queries)(&t, &rows);
     K(additive_blocks)(&t, &rows, 0, &block);

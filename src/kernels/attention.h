@@ -12,6 +12,19 @@
  * finished row is not finite and something was masked, the rows are done again with invisible weights marked and skipped.
  */
 
+/* Joins the maximum and sum of a block to those so far, for the queries of one vector; see `merge` below. */
+ATTNX_INLINE void K(join)(const struct K(rows) *rows, int c, V(v) most, V(v) total, real *merge) {
+    const V(v) lowest = V(set1)(-(real)INFINITY), zero = V(set1)(0);
+    real *m = rows->most + c * V(width), *l = rows->total + c * V(width);
+    const V(v) old = V(load)(m), both = V(max)(most, old);
+    const V(v) top = V(select)(V(eq)(both, lowest), zero, both);
+    const V(v) old_scale = K(exp)(V(sub)(old, top)), new_scale = K(exp)(V(sub)(most, top));
+    V(store)(m, both);
+    V(store)(l, V(fma)(total, new_scale, V(mul)(V(load)(l), old_scale)));
+    V(store)(merge + c * V(width), old_scale);
+    V(store)(merge + K(block_queries) + c * V(width), new_scale);
+}
+
 /* Weights of a block in place of its scores, and its part of the running maximum and sum. `merge` tells how the block
  * joins what came before, for each query: exp(m - m'), and from block_queries on exp(m_b - m'). */
 ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int vecs, real *s, real *merge) {
@@ -34,16 +47,7 @@ ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int
             V(store)(at, weight);
         }
     }
-    for (int c = 0; c < vecs; c++) {
-        real *m = rows->most + c * V(width), *l = rows->total + c * V(width);
-        const V(v) old = V(load)(m), both = V(max)(most[c], old);
-        const V(v) top = V(select)(V(eq)(both, lowest), zero, both);
-        const V(v) old_scale = K(exp)(V(sub)(old, top)), new_scale = K(exp)(V(sub)(most[c], top));
-        V(store)(m, both);
-        V(store)(l, V(fma)(total[c], new_scale, V(mul)(V(load)(l), old_scale)));
-        V(store)(merge + c * V(width), old_scale);
-        V(store)(merge + K(block_queries) + c * V(width), new_scale);
-    }
+    for (int c = 0; c < vecs; c++) K(join)(rows, c, most[c], total[c], merge);
 }
 
 ATTNX_INLINE void K(value_tile)(const real *weights, const struct K(vectors) values, ptrdiff_t keys, const int count,
@@ -240,68 +244,4 @@ static void K(blank_rows)(const struct attnx_attention *a, const struct K(head) 
         if (!head->lse) continue;
         head->lse[h * a->lse.head + i * a->lse.row] = -(real)INFINITY;
     }
-}
-
-/* Query blocks that share a pass over the keys: each block of keys and values is then read from L2 by all but the first.
- * More than 4 gained nothing at L = 2048 and 8192. */
-enum { K(row_blocks) = 4, K(packed_most) = 32768, K(heads_run) = 12 };
-
-static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
-    const struct attnx_attention *a = args;
-    const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
-    const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
-    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
-    ptrdiff_t blocks = K(row_blocks);
-    while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
-                          heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
-        blocks--;
-    const ptrdiff_t threads = plan->tasks;
-    plan->grain = blocks;
-    plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
-    /* Heads of one task each and of a few keys: one thread takes several, and fetches ahead. */
-    if (plan->tasks == heads && a->key_len <= K(block_keys)) plan->run = heads / (8 * threads);
-    if (plan->run > K(heads_run)) plan->run = K(heads_run);
-    plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)a->key_len *
-                 (double)(a->head_dim + a->value_dim + 16) / (double)w;
-    plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
-                                            blocks * q * (a->head_dim + stride + 2)) +
-                    sizeof(struct K(rows)) * K(row_blocks) + 64;
-}
-
-static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
-    const struct attnx_attention *a = args;
-    const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q, all = a->group * a->query_len;
-    const ptrdiff_t chunks = (all + most - 1) / most, stride = (a->value_dim + w - 1) / w * w;
-    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
-    const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
-    const ptrdiff_t kv_heads = a->heads / a->group;
-    const struct K(head) head = K(head_at)(a, entry / kv_heads, entry % kv_heads);
-    const ptrdiff_t computed = a->group * head.queries, end = first + most < all ? first + most : all;
-    real *s = scratch; /* first, since it is aligned */
-    const ptrdiff_t run = plan->run > 1 && (task + 1) % plan->run && task + 1 < plan->tasks;
-    const struct K(head) following = run ? K(head_at)(a, (task + 1) / kv_heads, (task + 1) % kv_heads) : head;
-    const struct K(scratch) block = {s, s + (K(block_keys) + 2) * q, s + K(block_keys) *q, run ? &following : NULL};
-    struct K(rows) *rows = (struct K(rows) *)(void *)(block.converted + K(block_keys) *widest);
-    real *next = (real *)(void *)(rows + K(row_blocks));
-    ptrdiff_t blocks = 0;
-    for (ptrdiff_t at = first; at < computed && blocks < plan->grain; at += q, blocks++) {
-        struct K(rows) *r = &rows[blocks];
-        r->count = computed - at < q ? computed - at : q;
-        r->stride = stride;
-        r->packed = next;
-        r->sums = next + q * a->head_dim;
-        r->most = r->sums + q * stride;
-        r->total = r->most + q;
-        next = r->total + q;
-        K(take_rows)(a, &head, at, r);
-    }
-    K(attend_blocks)(a, &head, rows, blocks, 0, &block);
-    const int masked = a->window_left >= 0 || a->window_right >= 0 || head.mask || head.bias || a->relative;
-    for (ptrdiff_t i = 0; i < blocks; i++) {
-        if (K(finish_rows)(a, &head, &rows[i]) || !masked) continue;
-        K(attend_blocks)(a, &head, &rows[i], 1, 1, &block);
-        K(finish_rows)(a, &head, &rows[i]);
-    }
-    if (!a->query_starts && end > computed)
-        K(blank_rows)(a, &head, first > computed ? first - computed : 0, end - computed);
 }

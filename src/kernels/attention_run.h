@@ -1,0 +1,133 @@
+/* How a call is cut into tasks: blocks of queries, runs of small heads, or spans of keys.
+ *
+ * Spans: a decoding step with fewer key/value heads than threads would leave threads idle. Its keys are cut between
+ * blocks; each block's maximum, sum and weighted values are kept, and whoever finishes a head's last span joins them one
+ * after the other as attend_block does, so the bits are those of one thread (rule 8).
+ */
+enum { K(span_blocks) = 4 }; /* fewest blocks of keys that are worth a task */
+
+struct K(span) {
+    ptrdiff_t head, index;
+};
+
+/* Numbers that a block of keys leaves: maxima and sums (block_queries each), weighted values (few, stride). */
+static ptrdiff_t K(part_items)(const struct attnx_attention *a) {
+    return 2 * K(block_queries) + K(few) *((a->value_dim + V(width) - 1) / V(width) *V(width));
+}
+
+static ptrdiff_t K(head_parts_bytes)(const struct attnx_attention *a) {
+    const ptrdiff_t blocks = (a->key_len + K(block_keys) - 1) / K(block_keys);
+    return 64 + (blocks * K(part_items)(a) * (ptrdiff_t)sizeof(real) + 63) / 64 * 64;
+}
+
+static void K(split)(const struct attnx_attention *a, ptrdiff_t threads, struct attnx_plan *plan) {
+    const ptrdiff_t blocks = (a->key_len + K(block_keys) - 1) / K(block_keys), most = blocks / K(span_blocks);
+    const ptrdiff_t wanted = (4 * threads + plan->tasks - 1) / plan->tasks, spans = wanted < most ? wanted : most;
+    if (spans < 2) return;
+    plan->spans = spans;
+    plan->shared_bytes = (size_t)(plan->tasks * K(head_parts_bytes)(a));
+    plan->tasks *= spans;
+}
+
+/* Attends to one span of a head's keys; 1 where that was the last one, and `rows` then holds all of them. */
+static int K(attend_span)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                          const struct K(scratch) *scratch, const struct attnx_plan *plan, const struct K(span) span) {
+    char *base = (char *)plan->shared + span.head * K(head_parts_bytes)(a);
+    _Atomic ptrdiff_t *finished = (_Atomic ptrdiff_t *)(void *)base;
+    const ptrdiff_t most = K(block_keys), items = K(part_items)(a), begin = rows->begin / most;
+    const ptrdiff_t blocks = rows->end > begin * most ? (rows->end - begin * most + most - 1) / most : 0;
+    real *parts = (real *)(void *)(base + 64);
+    K(start_rows)(a, head, rows);
+    for (ptrdiff_t i = blocks * span.index / plan->spans; i < blocks * (span.index + 1) / plan->spans; i++) {
+        const ptrdiff_t at = (begin + i) * most, first = rows->begin > at ? rows->begin : at;
+        struct K(rows) part = *rows;
+        part.most = parts + i * items;
+        part.total = part.most + K(block_queries);
+        part.sums = part.total + K(block_queries);
+        for (ptrdiff_t r = 0; r < K(block_queries); r++) part.most[r] = -(real)INFINITY;
+        K(attend_block)(a, head, &part, first, (rows->end < at + most ? rows->end : at + most) - first, 0, scratch);
+    }
+    if (atomic_fetch_add_explicit(finished, 1, memory_order_acq_rel) + 1 < plan->spans) return 0;
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        const real *part = parts + i * items, *sums = part + 2 * K(block_queries);
+        real *merge = scratch->merge;
+        for (int c = 0; c < rows->vecs; c++)
+            K(join)(rows, c, V(load)(part + c * V(width)), V(load)(part + K(block_queries) + c * V(width)), merge);
+        for (ptrdiff_t r = 0; r < rows->count; r++) {
+            const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
+            for (ptrdiff_t d = r * rows->stride; d < (r + 1) * rows->stride; d += V(width)) {
+                const V(v) old = V(mul)(V(load)(rows->sums + d), old_scale);
+                V(store)(rows->sums + d, V(fma)(V(load)(sums + d), new_scale, old));
+            }
+        }
+    }
+    return 1;
+}
+
+/* Query blocks that share a pass over the keys: each block of keys and values is then read from L2 by all but the first.
+ * More than 4 gained nothing at L = 2048 and 8192. */
+enum { K(row_blocks) = 4, K(packed_most) = 32768, K(heads_run) = 12 };
+
+static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
+    const struct attnx_attention *a = args;
+    const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
+    const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
+    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
+    ptrdiff_t blocks = K(row_blocks);
+    while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
+                          heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
+        blocks--;
+    const ptrdiff_t threads = plan->tasks;
+    plan->grain = blocks;
+    plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
+    /* Heads of one task each and of a few keys: one thread takes several, and fetches ahead. */
+    if (plan->tasks == heads && a->key_len <= K(block_keys)) plan->run = heads / (8 * threads);
+    if (plan->run > K(heads_run)) plan->run = K(heads_run);
+    if (rows <= K(few) &&threads > 1 && plan->tasks < 4 * threads) K(split)(a, threads, plan);
+    plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)a->key_len *
+                 (double)(a->head_dim + a->value_dim + 16) / (double)w;
+    plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
+                                            blocks * q * (a->head_dim + stride + 2)) +
+                    sizeof(struct K(rows)) * K(row_blocks) + 64;
+}
+
+static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
+    const struct attnx_attention *a = args;
+    const ptrdiff_t span = plan->spans ? task % plan->spans : 0;
+    if (plan->spans) task /= plan->spans;
+    const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q, all = a->group * a->query_len;
+    const ptrdiff_t chunks = (all + most - 1) / most, stride = (a->value_dim + w - 1) / w * w;
+    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
+    const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
+    const ptrdiff_t kv_heads = a->heads / a->group;
+    const struct K(head) head = K(head_at)(a, entry / kv_heads, entry % kv_heads);
+    const ptrdiff_t computed = a->group * head.queries, end = first + most < all ? first + most : all;
+    real *s = scratch; /* first, since it is aligned */
+    const ptrdiff_t run = plan->run > 1 && (task + 1) % plan->run && task + 1 < plan->tasks;
+    const struct K(head) following = run ? K(head_at)(a, (task + 1) / kv_heads, (task + 1) % kv_heads) : head;
+    const struct K(scratch) block = {s, s + (K(block_keys) + 2) * q, s + K(block_keys) *q, run ? &following : NULL};
+    struct K(rows) *rows = (struct K(rows) *)(void *)(block.converted + K(block_keys) *widest);
+    real *next = (real *)(void *)(rows + K(row_blocks));
+    ptrdiff_t blocks = 0;
+    for (ptrdiff_t at = first; at < computed && blocks < plan->grain; at += q, blocks++) {
+        struct K(rows) *r = &rows[blocks];
+        r->count = computed - at < q ? computed - at : q;
+        r->stride = stride;
+        r->packed = next;
+        r->sums = next + q * a->head_dim;
+        r->most = r->sums + q * stride;
+        r->total = r->most + q;
+        next = r->total + q;
+        K(take_rows)(a, &head, at, r);
+    }
+    if (!plan->spans) K(attend_blocks)(a, &head, rows, blocks, 0, &block);
+    else if (blocks ? !K(attend_span)(a, &head, rows, &block, plan, (struct K(span)){task, span}) : span) return;
+    const int masked = a->window_left >= 0 || a->window_right >= 0 || head.mask || head.bias || a->relative;
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        if (K(finish_rows)(a, &head, &rows[i]) || !masked) continue;
+        K(attend_blocks)(a, &head, &rows[i], 1, 1, &block);
+        K(finish_rows)(a, &head, &rows[i]);
+    }
+    if (!a->query_starts && end > computed)
+        K(blank_rows)(a, &head, first > computed ? first - computed : 0, end - computed);
+}
