@@ -144,14 +144,17 @@ def scored(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array | No
         raise ValueError(
             f"step's scores must have shape ({rows}, more than {end_token}), got {logs.shape}"
         )
-    logs[~live] = 0.0
+    if not live.all():
+        logs[~live] = 0.0
     peak = logs.max(axis=1, keepdims=True)
     if not (peak < np.inf).all():  # false for a NaN
         raise ValueError("step's scores must be numbers below infinity, got NaN or inf")
-    logs -= np.where(peak == -np.inf, 0.0, peak)
-    with np.errstate(divide="ignore"):  # a row in which everything is forbidden
-        total = np.log(np.exp(logs).sum(axis=1, keepdims=True))
-    logs -= np.where(total == -np.inf, 0.0, total)
+    closed = np.flatnonzero(peak == -np.inf)  # rows in which everything is forbidden
+    peak[closed] = 0.0
+    logs -= peak
+    total = np.exp(logs).sum(axis=1, keepdims=True)
+    total[closed] = 1.0
+    logs -= np.log(total)
     if weights is None:
         return logs, None
     looked = np.array(

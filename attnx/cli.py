@@ -1,4 +1,4 @@
-"""The command line: ``attnx embed``, ``attnx view`` and ``attnx info``.
+"""The command line: ``attnx pronounce``, ``attnx embed``, ``attnx view`` and ``attnx info``.
 
 Whatever goes wrong is one line on standard error and exit status 2; Ctrl-C is 130.
 """
@@ -12,20 +12,31 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from attnx.runtime import set_num_threads, show_config
+from attnx.text_file import read_lines
 
 if TYPE_CHECKING:
+    from attnx.layers.module import FloatArray
     from attnx.models import TextEncoder
 
 _EXAMPLES = """\
 examples:
+  attnx pronounce attention --align
   attnx embed texts.txt --model FOLDER -o vectors.npy
   cat texts.txt | attnx embed - --model FOLDER --format jsonl -o - | head
   attnx view --model FOLDER "The cat sat on the mat." --layer 0 --head 3
   attnx info
+"""
+_PRONOUNCE = """\
+Print the ARPAbet phonemes of English words, one line a word, by a small model that is part of the
+package. 1, 2 and 0 behind a vowel are primary, secondary and no stress.
+"""
+_PRONOUNCE_EXAMPLES = """\
+examples:
+  attnx pronounce attention transformer
+  attnx pronounce attention --model transformer --align
 """
 _EMBED = """\
 Write one vector for each line of a text file. The file is UTF-8; an empty line is an empty text,
@@ -91,12 +102,25 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog="attnx",
-        description="Attention on the CPU: sentence vectors, and a look at attention weights.",
+        description="Attention on the CPU: words to phonemes, sentence vectors, and a look at the weights.",
         epilog=_EXAMPLES,
         formatter_class=raw,
     )
     parser.add_argument("--version", action="version", version=f"attnx {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    pronounce = commands.add_parser(
+        "pronounce", help="words to phonemes", description=_PRONOUNCE,
+        epilog=_PRONOUNCE_EXAMPLES, formatter_class=raw,
+    )  # fmt: skip
+    pronounce.add_argument("words", metavar="WORD", nargs="+", help="letters a to z, apostrophes")
+    pronounce.add_argument(
+        "--model", choices=("seq2seq", "transformer"), default="seq2seq",
+        help="GRUs with additive attention, or a transformer; default: seq2seq",
+    )  # fmt: skip
+    pronounce.add_argument(
+        "--align", action="store_true", help="show which letters each phoneme was taken from"
+    )
+    pronounce.set_defaults(run=_pronounce)
     embed = commands.add_parser(
         "embed", help="texts to vectors", description=_EMBED, epilog=_EMBED_EXAMPLES,
         formatter_class=raw,
@@ -153,6 +177,22 @@ def _add_embed_options(embed: argparse.ArgumentParser) -> None:
     embed.set_defaults(run=_embed)
 
 
+def _pronounce(options: argparse.Namespace) -> None:
+    from attnx.models import Pronouncer
+
+    pronouncer = Pronouncer.load(options.model)
+    # All words are looked at before anything is printed.
+    answers = pronouncer.pronounce_batch(options.words)
+    for number, (word, phonemes) in enumerate(zip(options.words, answers, strict=True)):
+        if options.align and number:
+            print()
+        print(f"{word}  {' '.join(phonemes)}")
+        if options.align:
+            _, letters, weights = pronouncer.align(word)
+            print()
+            _print_matrix(weights, phonemes, letters)
+
+
 def _embed(options: argparse.Namespace) -> None:
     from attnx.vector_file import check_output, write_vectors
 
@@ -160,7 +200,7 @@ def _embed(options: argparse.Namespace) -> None:
     encoder = _load(options.model)
     if options.threads is not None:
         set_num_threads(options.threads)
-    texts = _read_lines(options.texts)
+    texts = read_lines(options.texts)
     start = time.perf_counter()
     token_ids = encoder.tokenize(texts, max_length=options.max_length)
     vectors = encoder._encode_ids(
@@ -178,8 +218,6 @@ def _embed(options: argparse.Namespace) -> None:
 
 
 def _view(options: argparse.Namespace) -> None:
-    from attnx.view import to_text
-
     encoder = _load(options.model)
     tokens, weights = encoder.attentions(options.text)
     layers, heads = weights.shape[:2]
@@ -192,32 +230,22 @@ def _view(options: argparse.Namespace) -> None:
         matrix, which = weights[layer, int(options.head)], f"head {int(options.head)}"
     else:
         raise ValueError(f"--head must be mean or from 0 to {heads - 1}, got {options.head!r}")
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else None
-    plain = "utf" not in (sys.stdout.encoding or "").lower()
     print(f"layer {layer} of 0 to {layers - 1}, {which}: rows attend to columns\n")
-    print(to_text(matrix, tokens, tokens, width=width, ascii_only=plain))
+    _print_matrix(matrix, tokens, tokens)
+
+
+def _print_matrix(matrix: FloatArray, rows: Sequence[str], columns: Sequence[str]) -> None:
+    from attnx.view import to_text
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    print(to_text(matrix, rows, columns, width=width, ascii_only=plain))
 
 
 def _load(folder: str) -> TextEncoder:
     from attnx.models import TextEncoder
 
     return TextEncoder.from_pretrained(folder)
-
-
-def _read_lines(name: str) -> list[str]:
-    """Return the lines of a file or of standard input, or raise naming the first bad one."""
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{name}: line {line} is not UTF-8 text") from None
-    # Line ends are those of files; str.splitlines would also split at a form feed or U+2028.
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 def _count(text: str) -> int:

@@ -112,7 +112,7 @@ def greedy_search(
         live = going[rows]
         logs, weights = scored(step(tokens), live, end)
         best = logs.argmax(axis=1)
-        totals[rows] += np.where(live, logs[np.arange(len(rows)), best], 0.0)
+        totals[rows] += np.where(live, logs.max(axis=1), 0.0)
         tokens = np.where(live, best, end)
         going[rows] = live & (tokens != end)
         lengths += going

@@ -116,7 +116,10 @@ def test_one_text_a_line(model: Path, data: bytes, count: int) -> None:
     (["view", "--model", "MODEL", "the cat", "--layer", "2"], "--layer must lie between 0 and 1"),
     (["view", "--model", "MODEL", "the cat", "--head", "4"], "--head must be mean or from 0 to 3"),
     (["view", "--model", "MODEL", "the cat", "--head", "-1"], "--head"),
-    (["pronounce", "word"], "invalid choice"),
+    (["pronounce"], "required: WORD"),
+    (["pronounce", "right", "r2d2"], "words[1] must have letters a to z and apostrophes alone"),
+    (["pronounce", "word", "--model", "gru"], "--model: invalid choice: 'gru'"),
+    (["announce", "word"], "invalid choice"),
     ([], "COMMAND"),
 ])  # fmt: skip
 def test_errors_are_one_line(model: Path, texts: Path, arguments: list[str], message: str) -> None:
@@ -186,6 +189,27 @@ def test_view(model: Path) -> None:
     assert done.stdout.isascii()
 
 
+def test_pronounce() -> None:
+    for model in ([], ["--model", "transformer"]):
+        done = attnx("pronounce", "cat", "Thing", *model)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode().splitlines() == ["cat  K AE1 T", "Thing  TH IH1 NG"]
+
+
+def test_pronounce_shows_the_alignment() -> None:
+    plain = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = attnx("pronounce", "cat", "sit", "--align", env=plain)
+    first, matrix, second, last = done.stdout.decode().split("\n\n")
+    assert (first, second) == ("cat  K AE1 T", "sit  S IH1 T")
+    lines = matrix.split("\n")
+    assert lines[0].split() == ["c", "a", "t"]
+    assert [line.split()[0] for line in lines[1:]] == ["K", "AE1", "T"]
+    assert last.split("\n")[0].split() == ["s", "i", "t"]
+    assert b"##" in done.stdout
+    unicode = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    assert "\u2588" in attnx("pronounce", "cat", "--align", env=unicode).stdout.decode()
+
+
 def test_info_is_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     import attnx
 
@@ -197,7 +221,7 @@ def test_info_is_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_shows_examples() -> None:
-    for command in ([], ["embed"], ["view"]):
+    for command in ([], ["pronounce"], ["embed"], ["view"]):
         done = attnx(*command, "--help")
         assert done.returncode == 0
         assert b"examples:\n  attnx " in done.stdout

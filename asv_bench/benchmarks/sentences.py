@@ -1,4 +1,4 @@
-"""Real sentences to embed, from the language reference that comes with every Python."""
+"""Real sentences to embed, and words to pronounce, from the language reference that comes with every Python."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def real_sentences(count: int) -> list[str]:
     if len(sentences) < count:
         raise ValueError(f"count must be at most {len(sentences)}, got {count}")
     return [sentences[i * len(sentences) // count] for i in range(count)]
+
+
+def real_words(count: int) -> list[str]:
+    """Return `count` different words of lower-case letters, in no order of length."""
+    text = " ".join(real_sentences(400))
+    words = list(dict.fromkeys(re.findall(r"(?<!\S)[a-z]{2,}(?=[ ,.;:!?])", text)))
+    if len(words) < count:
+        raise ValueError(f"count must be at most {len(words)}, got {count}")
+    return [words[i * len(words) // count] for i in range(count)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .work import Additive, Attention, Layer, Sentences, Softmax, Work
+from .work import Additive, Attention, Layer, Sentences, Softmax, Words, Work
 
 
 class Row(NamedTuple):
@@ -69,6 +69,11 @@ ROWS = (
     Row("softmax 32x50257", Softmax(32, 50257)),
     Row("400 sentences, MiniLM-L6", Sentences(400)),
     Row("one sentence, MiniLM-L6", Sentences(1)),
+    # attnx's own models of letters and phonemes, from text to text
+    Row("64 words, seq2seq", Words("seq2seq", 64)),
+    Row("one word, seq2seq", Words("seq2seq", 1)),
+    Row("64 words, transformer", Words("transformer", 64)),
+    Row("one word, transformer", Words("transformer", 1)),
 )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import truth
+from . import spelling, truth
 
 Arrays = dict[str, np.ndarray]
 
@@ -245,7 +245,40 @@ class Additive:
         return None
 
 
-Work = Attention | Layer | Additive | Softmax | Sentences
+@dataclass(frozen=True)
+class Words:
+    """Words to phonemes by one of attnx's own models, from text to text; `count` real words.
+
+    What is compared are the tokens of the phonemes (count, T), behind them 0.
+    """
+
+    model: str
+    count: int
+    dtype: str = "float32"
+
+    def inputs(self, rng: np.random.Generator) -> Arrays:
+        """Take the words of real sentences, each once."""
+        from asv_bench.benchmarks.sentences import real_words
+
+        # For one word, one of about the usual length.
+        return {"words": np.array(["sentence"] if self.count == 1 else real_words(self.count))}
+
+    def truth(self, arrays: Arrays) -> np.ndarray:
+        """Return the tokens that the model in float64 gives."""
+        model = spelling.load(self.model)
+        return spelling.padded([model.pronounce(word) for word in arrays["words"].tolist()])
+
+    def flops(self, arrays: Arrays) -> float:
+        """Count the words' own letters and phonemes, padding excluded."""
+        model = spelling.load(self.model)
+        return sum(model.flops(word) for word in arrays["words"].tolist())
+
+    def traffic(self, arrays: Arrays) -> float | None:
+        """Return the bytes that bound this work, None where arithmetic does."""
+        return None
+
+
+Work = Attention | Layer | Additive | Softmax | Sentences | Words
 
 
 def _to_bfloat16(x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 
 import attnx
 
-from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Work
+from ..spelling import tokens_of
+from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Words, Work
 from .form import Form, Forms
 
 
@@ -33,6 +34,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             }
         case Sentences():
             return _sentences(arrays)
+        case Words():
+            return _words(work, arrays)
 
 
 def _attention(work: Attention, arrays: Arrays) -> Forms:
@@ -115,3 +118,11 @@ def _sentences(arrays: Arrays) -> Forms:
     model = attnx.models.TextEncoder.from_pretrained(str(arrays["folder"]))
     texts = arrays["texts"].tolist()
     return {"TextEncoder.encode": Form(lambda: model.encode(texts))}
+
+
+def _words(work: Words, arrays: Arrays) -> Forms:
+    model, words = attnx.models.Pronouncer.load(work.model), arrays["words"].tolist()
+    forms = {"pronounce_batch": Form(lambda: model.pronounce_batch(words), tokens_of)}
+    if work.count == 1:
+        forms["pronounce"] = Form(lambda: [model.pronounce(words[0])], tokens_of)
+    return forms

@@ -52,6 +52,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return {"Softmax": Form(_bound(model, arrays))}
         case Sentences():
             return _sentences(arrays)
+        case _:
+            return {}
 
 
 def _session(model: bytes) -> Any:

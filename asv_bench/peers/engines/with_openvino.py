@@ -41,6 +41,8 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             return {"softmax": Form(_bound(ops.softmax(x, 1), {x: arrays["x"]}))}
         case Sentences():
             return _sentences(arrays)
+        case _:
+            return {}
 
 
 def _compile(result: Any, parameters: list[Any]) -> Any:

@@ -10,7 +10,9 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import flex_attention
 
-from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Work
+from ..spelling import tokens_of
+from ..work import Additive, Arrays, Attention, Layer, Sentences, Softmax, Words, Work
+from . import torch_spelling
 from .form import Form, Forms, blocks, with_folded_heads
 from .text import Batches
 
@@ -41,6 +43,9 @@ def prepare(work: Work, arrays: Arrays) -> Forms:
             }
         case Sentences():
             forms = _sentences(arrays)
+        case Words():
+            calls = torch_spelling.forms(work.model, arrays["words"].tolist())
+            return {n: Form(_without_gradients(c), tokens_of) for n, c in calls.items()}
     return _forms(forms)
 
 

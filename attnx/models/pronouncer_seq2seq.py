@@ -1,0 +1,103 @@
+"""The Pronouncer's recurrent model: two GRUs, and additive attention between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from attnx.layers import GRU, AdditiveAttention, Linear
+from attnx.layers.additive import Memory
+from attnx.layers.module import FloatArray
+from attnx.linear import linear, linear_into
+from attnx.models.documents import Document
+from attnx.models.pronouncer_weights import Weights, load_into
+from attnx.recurrent import recurrent_step_into
+
+Tokens = npt.NDArray[np.int64]
+
+
+class Seq2Seq:
+    """A bidirectional GRU over the letters; a GRU over the phonemes so far attends to its outputs.
+
+    The attention follows the decoder's step and is not fed back into it.
+
+    References
+    ----------
+    Bahdanau, Cho and Bengio, Neural Machine Translation by Jointly Learning to Align and Translate,
+    2015; Luong, Pham and Manning, Effective Approaches to Attention-based Neural Machine
+    Translation, 2015, section 3, for the order of step, attention and output.
+    """
+
+    def __init__(self, config: Document, weights: Weights) -> None:
+        self._letters, self._phonemes = weights["letters.weight"], weights["phonemes.weight"]
+        embedding, hidden = config.size("embedding"), config.size("encoder")
+        width, combined = config.size("decoder"), config.size("combine")
+        self._encoder = GRU(embedding, hidden, config.size("encoder_layers"), bidirectional=True)
+        self._start = Linear(2 * hidden, width)
+        self._decoder = GRU(embedding, width)
+        self._attention = AdditiveAttention(width, 2 * hidden, config.size("units"), bias=True)
+        self._combine = Linear(width + 2 * hidden, combined)
+        self._output = Linear(combined, len(self._phonemes))
+        for name in ("encoder", "start", "decoder", "attention", "combine", "output"):
+            load_into(getattr(self, "_" + name), weights, name)
+        # What the decoder makes of each phoneme does not depend on its state.
+        (decoder,) = self._decoder._weights
+        self._inputs = linear(self._phonemes, decoder.ih, decoder.bias_ih)
+
+    def steps(self, letters: Tokens, lengths: Tokens | None, most: int) -> Seq2SeqSteps:
+        """Return the steps that pronounce words of letters (B, S), at most so many of them."""
+        return Seq2SeqSteps(self, *self._encode(letters, lengths), lengths)
+
+    def align(self, letters: Tokens, phonemes: Tokens) -> FloatArray:
+        """Return what each phoneme (T,), the first after the start, took of each letter (S,)."""
+        memory, state = self._encode(letters[None], None)
+        states, _ = self._decoder(self._phonemes[phonemes][None], state)
+        _, weights = self._attention(states, memory, return_weights=True)
+        only: FloatArray = weights[0]
+        return only
+
+    def _encode(self, letters: Tokens, lengths: Tokens | None) -> tuple[FloatArray, FloatArray]:
+        """Return the outputs (B, S, 2 * hidden) and the decoder's first state (1, B, width)."""
+        memory, state = self._encoder(self._letters[letters], lengths=lengths)
+        last = np.concatenate((state[-2], state[-1]), axis=-1)
+        return memory, np.tanh(self._start(last))[None]
+
+    def _after(self, states: FloatArray, context: FloatArray) -> FloatArray:
+        """Return the logits of the phonemes after the decoder's states (..., width)."""
+        both = np.concatenate((states, context), axis=-1)
+        return self._output(np.tanh(self._combine(both)))
+
+
+class Seq2SeqSteps:
+    """Words that are pronounced side by side, one phoneme a step.
+
+    A step is a few small matrices, so it goes past the checks of the layers where that is easy: a
+    GRU layer's way through one step takes four times as long as what is left of it here.
+    """
+
+    def __init__(
+        self, model: Seq2Seq, memory: FloatArray, state: FloatArray, lengths: Tokens | None
+    ) -> None:
+        self._model = model
+        self._memory = model._attention.project(memory)
+        self._state = state[0]
+        self._lengths = lengths
+
+    def __call__(self, tokens: Tokens) -> FloatArray:
+        """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
+        model = self._model
+        (weights,) = model._decoder._weights
+        gates = np.empty((len(tokens), model._inputs.shape[1]), np.float32)
+        states = np.empty_like(self._state)
+        linear_into(self._state, weights.hh[0], weights.bias_hh[0], gates)
+        recurrent_step_into(model._inputs[tokens], gates, self._state, None, states)
+        context = model._attention(states[:, None], self._memory, key_lengths=self._lengths)
+        return model._after(states, context[:, 0])
+
+    def keep(self, rows: Tokens) -> None:
+        """Go on with these words alone."""
+        key, projected = self._memory
+        self._memory = Memory(key[rows], projected[rows])
+        self._state = self._state[rows]
+        if self._lengths is not None:
+            self._lengths = self._lengths[rows]
