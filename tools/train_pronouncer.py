@@ -25,7 +25,8 @@ MODELS = ("seq2seq", "transformer")
 DATA = Path(__file__).parents[1] / "attnx" / "models" / "data"
 PEAK_RATE = {"seq2seq": 3e-3, "transformer": 2e-3}
 DROPOUT = {"seq2seq": 0.15, "transformer": 0.1}
-# Those of the weights in the package, an hour on one core each; more epochs do a little better.
+# Those of the weights in the package, half an hour of one core each; more epochs do a little better. Those
+# runs were told fewer epochs on their way, so a new one gives weights that are as good, not the same.
 EPOCHS = {"seq2seq": 20, "transformer": 14}
 BATCH = {"seq2seq": 256, "transformer": 128}
 WARM_UP = 0.1
