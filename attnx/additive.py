@@ -8,6 +8,7 @@ import numpy as np
 
 from attnx import _check
 from attnx._core import _additive
+from attnx._core._arrays import plain
 from attnx.runtime import threads_for
 
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
@@ -118,7 +119,7 @@ def additive_attention(
     """
     arrays, weight, batch = _checked(query, key, value, score_weight)
     q, k, v = arrays
-    real = _check.real_dtype(q.dtype)
+    real = weight.dtype
     scores = (*batch, q.shape[-2], k.shape[-2])
     if attn_mask is not None:
         attn_mask = _check.mask("attn_mask", attn_mask, scores, real)
@@ -136,15 +137,13 @@ def _checked(
     query: ArrayLike, key: ArrayLike, value: ArrayLike, score_weight: ArrayLike
 ) -> tuple[tuple[Array, Array, Array], Array, tuple[int, ...]]:
     """Return query, key and value as the core takes them, the score weight, and the batch axes."""
-    named = {"query": query, "key": key, "value": value}
-    q, k, v = (_check.any_floats(name, x) for name, x in named.items())
-    for name, a in zip(named, (q, k, v), strict=True):
-        if a.ndim < 2:
-            raise ValueError(f"{name} must have at least 2 axes (rows, units), got shape {a.shape}")
-        if a.dtype != q.dtype and a.dtype.itemsize >= q.dtype.itemsize:
-            raise TypeError(
-                f"{name} must have the dtype of query ({q.dtype}) or a smaller one, got {a.dtype}"
-            )
+    q, k, v = _rows("query", query), _rows("key", key), _rows("value", value)
+    if k.dtype is not q.dtype or v.dtype is not q.dtype:
+        for name, a in (("key", k), ("value", v)):
+            if a.dtype != q.dtype and a.dtype.itemsize >= q.dtype.itemsize:
+                raise TypeError(
+                    f"{name} must have the dtype of query ({q.dtype}) or a smaller one, got {a.dtype}"
+                )
     if k.shape[-1] != q.shape[-1]:
         raise ValueError(f"key must have the {q.shape[-1]} units of query, got {k.shape[-1]}")
     if v.shape[-2] != k.shape[-2]:
@@ -152,12 +151,30 @@ def _checked(
     weight = _check.any_floats("score_weight", score_weight)
     if weight.shape != q.shape[-1:]:
         raise ValueError(f"score_weight must have shape {q.shape[-1:]}, got {weight.shape}")
-    shapes = [a.shape[:-2] for a in (q, k, v)]
+    real = _check.real_dtype(q.dtype)
+    if weight.dtype != real:
+        weight = weight.astype(real)
+    batch = q.shape[:-2]
+    if k.shape[:-2] != batch or v.shape[:-2] != batch:
+        batch = _broadcast(q, k, v)
+    return (q, k, v), weight, batch
+
+
+def _rows(name: str, x: ArrayLike) -> Array:
+    if plain(x):
+        return x  # type: ignore[return-value]
+    a = _check.any_floats(name, x)
+    if a.ndim < 2:
+        raise ValueError(f"{name} must have at least 2 axes (rows, units), got shape {a.shape}")
+    return a
+
+
+def _broadcast(*arrays: Array) -> tuple[int, ...]:
+    shapes = [a.shape[:-2] for a in arrays]
     try:
-        batch = shapes[0] if shapes[0] == shapes[1] == shapes[2] else np.broadcast_shapes(*shapes)
+        return np.broadcast_shapes(*shapes)
     except ValueError:
+        names = ", ".join(map(str, shapes))
         raise ValueError(
-            "key and value must have batch axes that broadcast with query's, got "
-            + ", ".join(map(str, shapes))
+            f"key and value must have batch axes that broadcast with query's, got {names}"
         ) from None
-    return (q, k, v), weight.astype(_check.real_dtype(q.dtype), copy=False), batch
