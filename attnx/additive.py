@@ -8,6 +8,7 @@ import numpy as np
 
 from attnx import _check
 from attnx._core import _additive
+from attnx._core._additive import UNITS
 from attnx._core._arrays import plain
 from attnx.runtime import threads_for
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
     Array = NDArray[Any]
 
-__all__ = ["additive_attention"]
+__all__ = ["additive_attention", "additive_attention_of_powers", "key_powers"]
 
 
 @overload
@@ -117,6 +118,38 @@ def additive_attention(
     >>> attnx.additive_attention(query, key, np.eye(3, dtype=np.float32), np.float32([1, 1])).round(2)
     array([[0.11, 0.79, 0.11]], dtype=float32)
     """
+    return additive_attention_of_powers(
+        query, key, None, value, score_weight, attn_mask, key_lengths=key_lengths,
+        return_weights=return_weights, num_threads=num_threads,
+    )  # fmt: skip
+
+
+def key_powers(key: Array, num_threads: int | None = None) -> Array:
+    """Return what `additive_attention_of_powers` reuses of keys (..., S, U), contiguous rows of floats.
+
+    They are most of the work of a step with one query: an exponential for each unit of each key.
+    """
+    units = key.shape[-1]
+    powers = np.empty((*key.shape[:-1], -(-units // UNITS) * UNITS), key.dtype)
+    if powers.size:
+        rows = powers.reshape(-1, powers.shape[-1])
+        _additive.powers(key.reshape(-1, units), rows, threads_for(num_threads))
+    return powers
+
+
+def additive_attention_of_powers(
+    query: ArrayLike,
+    key: ArrayLike,
+    powers: Array | None,
+    value: ArrayLike,
+    score_weight: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    *,
+    key_lengths: ArrayLike | None,
+    return_weights: bool,
+    num_threads: int | None,
+) -> Array | tuple[Array, Array]:
+    """Return `additive_attention`, bit for bit, with `powers` the key's `key_powers` in the query's dtype, or None."""
     arrays, weight, batch = _checked(query, key, value, score_weight)
     q, k, v = arrays
     real = weight.dtype
@@ -128,7 +161,13 @@ def additive_attention(
     out = np.empty((*scores[:-1], v.shape[-1]), q.dtype)
     if out.size or (weights is not None and weights.size):
         _additive.additive(
-            (*arrays, attn_mask), weight, batch, lengths, out, weights, threads_for(num_threads)
+            (*arrays, attn_mask, powers),
+            weight,
+            batch,
+            lengths,
+            out,
+            weights,
+            threads_for(num_threads),
         )
     return out if weights is None else (out, weights.astype(q.dtype, copy=False))
 

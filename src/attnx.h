@@ -54,7 +54,17 @@ struct attnx_attention {
 struct attnx_additive {
     struct attnx_attention attention;
     struct attnx_array weights; /* (..., 1, L, S), real, or not given */
+    struct attnx_array powers;  /* (..., 1, S, U rounded up to ATTNX_UNITS), real: of the keys, or not given */
     const void *score_weight;   /* (U,), real */
+};
+
+/* What additive attention needs of its keys, prepared once for many calls: rows of e^2x, each `out_row` long, 1 past the
+ * last unit; a row with a number that is too large for that begins with -1. */
+enum { ATTNX_UNITS = 32 };
+struct attnx_additive_powers {
+    const void *x;
+    void *out;
+    ptrdiff_t rows, units, x_row, out_row;
 };
 
 /* Softmax over `items` of each of `rows` rows; a row starts at row_offsets[r] elements, in x, mask and out. */

@@ -66,7 +66,13 @@ def test_keys_projected_once_give_the_same_bits(isa: str) -> None:
         mask = options["attn_mask"][i : i + 1]
         step = layer(query[:, i : i + 1], memory, attn_mask=mask, key_lengths=[21, 3, 0])
         assert_same_bits(step, expected[:, i : i + 1])
-    value = draw(3, 21, 5)
+    for size in (0.01, 30.0):  # of all numbers, of some queries, of some keys
+        for part in ((slice(None), slice(None)), (1, slice(None)), (slice(0), slice(1, 3))):
+            query, key = draw(3, 7, 20), draw(3, 21, 12)
+            query[part[0]] *= size
+            key[part[1]] *= size
+            assert_same_bits(layer(query, layer.project(key)), layer(query, key))
+    memory, value = layer.project(key), draw(3, 21, 5)
     assert_same_bits(layer(query, memory, value), layer(query, key, value))
 
 

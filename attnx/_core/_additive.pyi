@@ -2,8 +2,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+UNITS: int
+
 def additive(
-    arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any] | None],
+    arrays: tuple[
+        NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None
+    ],
     score_weight: NDArray[Any],
     batch_shape: tuple[int, ...],
     key_lengths: NDArray[Any] | None,
@@ -11,3 +15,4 @@ def additive(
     weights: NDArray[Any] | None,
     num_threads: int,
 ) -> None: ...
+def powers(x: NDArray[Any], out: NDArray[Any], num_threads: int) -> None: ...

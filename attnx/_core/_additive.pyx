@@ -9,13 +9,19 @@ from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport (
     ATTNX_additive_f32,
     ATTNX_additive_f64,
+    ATTNX_additive_powers_f32,
+    ATTNX_additive_powers_f64,
+    ATTNX_UNITS,
     attnx_additive,
+    attnx_additive_powers,
     attnx_array,
     attnx_attention,
     attnx_op,
 )
 
 np.import_array()
+
+UNITS = ATTNX_UNITS
 
 
 cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes) noexcept:
@@ -26,15 +32,15 @@ cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, int
 
 def additive(arrays, np.ndarray score_weight, batch_shape, key_lengths, np.ndarray out, np.ndarray weights,
              int num_threads):
-    """Run one call on (query, key, value, mask); the mask, the lengths and the weights may be None."""
+    """Run one call on (query, key, value, mask, powers); the last two, the lengths and the weights may be None."""
     cdef attnx_additive args
     cdef attnx_attention *a = &args.attention
-    cdef Strides strides[6]
+    cdef Strides strides[7]
     cdef Py_ssize_t shape[MAX_AXES]
     cdef int batch_axes = len(batch_shape), i
     cdef np.ndarray query, key, value
     cdef attnx_op op
-    query, key, value, mask = arrays
+    query, key, value, mask, powers = arrays
     op = ATTNX_additive_f64 if np.PyArray_TYPE(query) == np.NPY_DOUBLE else ATTNX_additive_f32
     memset(&args, 0, sizeof(args))
     a.batch = 1
@@ -48,11 +54,25 @@ def additive(arrays, np.ndarray score_weight, batch_shape, key_lengths, np.ndarr
     describe_rows(&a.out, &strides[3], out, batch_axes)
     describe_rows(&a.mask, &strides[4], mask, batch_axes)
     describe_rows(&args.weights, &strides[5], weights, batch_axes)
+    describe_rows(&args.powers, &strides[6], powers, batch_axes)
     a.key_lengths = <int64_t *> pointer(key_lengths)
     a.heads = a.group = 1
     a.query_len, a.head_dim = np.PyArray_DIMS(query)[query.ndim - 2], np.PyArray_DIMS(query)[query.ndim - 1]
     a.key_len, a.value_dim = np.PyArray_DIMS(value)[value.ndim - 2], np.PyArray_DIMS(value)[value.ndim - 1]
     a.window_left = a.window_right = -1
     args.score_weight = np.PyArray_DATA(score_weight)
+    with nogil:
+        run(op, &args, num_threads)
+
+
+def powers(np.ndarray x, np.ndarray out, int num_threads):
+    """Prepare keys: rows (n, U) to rows (n, U rounded up to UNITS)."""
+    cdef attnx_additive_powers args
+    cdef Py_ssize_t size = np.PyArray_ITEMSIZE(x)
+    cdef bint double = np.PyArray_TYPE(x) == np.NPY_DOUBLE
+    cdef attnx_op op = ATTNX_additive_powers_f64 if double else ATTNX_additive_powers_f32
+    args.x, args.out = np.PyArray_DATA(x), np.PyArray_DATA(out)
+    args.rows, args.units = np.PyArray_DIMS(x)[0], np.PyArray_DIMS(x)[1]
+    args.x_row, args.out_row = np.PyArray_STRIDES(x)[0] // size, np.PyArray_STRIDES(out)[0] // size
     with nogil:
         run(op, &args, num_threads)

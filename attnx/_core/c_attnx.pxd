@@ -42,8 +42,13 @@ cdef extern from "attnx.h" nogil:
 
     cdef struct attnx_additive:
         attnx_attention attention
-        attnx_array weights
+        attnx_array weights, powers
         const void *score_weight
+
+    cdef struct attnx_additive_powers:
+        const void *x
+        void *out
+        Py_ssize_t rows, units, x_row, out_row
 
     cdef struct attnx_softmax:
         const void *x
@@ -112,6 +117,8 @@ cdef extern from "attnx.h" nogil:
         ATTNX_attention_weights_f64
         ATTNX_additive_f32
         ATTNX_additive_f64
+        ATTNX_additive_powers_f32
+        ATTNX_additive_powers_f64
         ATTNX_softmax_f32
         ATTNX_softmax_f64
         ATTNX_linear_f32
@@ -132,6 +139,7 @@ cdef extern from "attnx.h" nogil:
 
     enum:
         ATTNX_PANEL
+        ATTNX_UNITS
 
 cdef extern from "dispatch.h" nogil:
     const char *attnx_isa_available(int i)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from attnx.additive import additive_attention
+from attnx.additive import additive_attention_of_powers, key_powers
 from attnx.layers.module import FloatArray, Module, Shapes, as_input, as_size, uniform
 from attnx.linear import PackedWeight, linear, pack_weight
 
@@ -19,6 +19,7 @@ class Memory(NamedTuple):
 
     key: FloatArray  # (..., S, key_dim)
     projected: FloatArray  # (..., S, units)
+    powers: FloatArray | None = None  # exponentials of `projected`, for the kernel
 
 
 class AdditiveAttention(Module):
@@ -96,7 +97,11 @@ class AdditiveAttention(Module):
         (2, 5, 8)
         """
         rows = as_input("key", key, self.key_dim, least=2)
-        return Memory(rows, linear(rows, self._weights[1], num_threads=num_threads))
+        projected = self._projected(rows, num_threads)
+        return Memory(rows, projected, key_powers(projected, num_threads))
+
+    def _projected(self, rows: FloatArray, num_threads: int | None) -> FloatArray:
+        return linear(rows, self._weights[1], num_threads=num_threads)
 
     @overload
     def __call__(
@@ -181,11 +186,12 @@ class AdditiveAttention(Module):
                 )
             memory = key
         else:
-            memory = self.project(key, num_threads=num_threads)
+            keys = as_input("key", key, self.key_dim, least=2)
+            memory = Memory(keys, self._projected(keys, num_threads))
         projected = linear(rows, self._weights[0], self._bias, num_threads=num_threads)
-        return additive_attention(
-            projected, memory.projected, memory.key if value is None else value, self._weights[2],
-            attn_mask, key_lengths=key_lengths, return_weights=return_weights,
+        return additive_attention_of_powers(
+            projected, memory.projected, memory.powers, memory.key if value is None else value,
+            self._weights[2], attn_mask, key_lengths=key_lengths, return_weights=return_weights,
             num_threads=num_threads,
         )  # fmt: skip
 

@@ -29,15 +29,16 @@ enum {
 enum K(additive_way) { K(additive_large), K(additive_medium), K(additive_small) };
 enum K(additive_partner) { K(additive_alone), K(additive_power), K(additive_rise) };
 
-/* One block of queries under way, with its prepared rows: for each 2 * width units two vectors of e^2x and two of
- * their partners: w e^2q of a query, w (e^2q - 1) of a small one; w (e^2k - 1) of a key where there are small queries.
- * `stride` counts the units, rounded up; those past U weigh 0. */
+/* One block of queries under way, with its prepared rows: e^2x of all units and then their partners: w e^2q of a query,
+ * w (e^2q - 1) of a small one; w (e^2k - 1) of a key where there are small queries. `stride` counts the units, rounded up
+ * to whole pairs of vectors; those past U weigh 0. */
 struct K(additive) {
     const struct attnx_additive *args;
     const struct K(head) *head;
     struct attnx_attention matrix; /* as attention, but its output is the weights */
     struct K(head) matrix_head;
     ptrdiff_t stride, group; /* keys prepared at a time */
+    const real *powers;      /* of all keys, prepared by the caller, or NULL */
     int large_weights, some_small;
     enum K(additive_way) way[K(block_queries)];
     real *weights, *queries, *keys; /* (stride), (block_queries, 2 * stride), (group, 2 * stride) */
@@ -64,26 +65,30 @@ ATTNX_INLINE V(v) K(additive_expm1)(V(v) y) {
     return V(mul)(y, p);
 }
 
+/* e^2x, and 2x itself; what is beyond the limit gives something finite that is not used. */
+ATTNX_INLINE V(v) K(additive_exp)(V(v) x, V(v) *twice) {
+    const V(v) near = V(min)(V(max)(x, V(set1)(-ADDITIVE_LIMIT)), V(set1)(ADDITIVE_LIMIT));
+    *twice = V(add)(near, near);
+    return K(exp)(*twice);
+}
+
 /* Prepares one row; what is beyond the limit is not used. The partner is none, w e^2x or w (e^2x - 1). */
 ATTNX_INLINE void K(additive_prepare)(const struct K(additive) *t, const void *row, const enum attnx_storage storage,
                                       enum K(additive_partner) partner, real *to) {
     const ptrdiff_t w = V(width), units = t->args->attention.head_dim;
-    const V(v) limit = V(set1)(ADDITIVE_LIMIT), lowest = V(set1)(-ADDITIVE_LIMIT);
-    const V(v) small = V(set1)(ADDITIVE_SMALL), one = V(set1)(1);
-    for (ptrdiff_t u = 0; u < t->stride; u += 2 * w, to += 4 * w) {
-        for (ptrdiff_t c = 0; c < 2; c++) {
-            const ptrdiff_t at = u + c * w, left = units - at, n = left < 0 ? 0 : left < w ? left : w;
-            const void *from = storage_at(row, storage, n ? at : 0);
-            const V(v) x = n == w ? K(stored)(from, storage, w) : K(stored)(from, storage, n);
-            const V(v) near = V(min)(V(max)(x, lowest), limit), weight = V(load)(t->weights + at);
-            const V(v) twice = V(add)(near, near), power = K(exp)(twice);
-            V(v) second = power;
-            V(store)(to + c * w, power);
-            if (partner == K(additive_alone)) continue;
-            if (partner == K(additive_rise))
-                second = V(select)(V(le)(V(abs)(near), small), K(additive_expm1)(twice), V(sub)(power, one));
-            V(store)(to + (2 + c) * w, V(mul)(weight, second));
-        }
+    const V(v) small = V(set1)(2 * ADDITIVE_SMALL), one = V(set1)(1);
+    for (ptrdiff_t u = 0; u < t->stride; u += w) {
+        const ptrdiff_t left = units - u, n = left < 0 ? 0 : left < w ? left : w;
+        const void *from = storage_at(row, storage, n ? u : 0);
+        const V(v) x = n == w ? K(stored)(from, storage, w) : K(stored)(from, storage, n);
+        V(v) twice;
+        const V(v) power = K(additive_exp)(x, &twice);
+        V(v) second = power;
+        V(store)(to + u, power);
+        if (partner == K(additive_alone)) continue;
+        if (partner == K(additive_rise))
+            second = V(select)(V(le)(V(abs)(twice), small), K(additive_expm1)(twice), V(sub)(power, one));
+        V(store)(to + t->stride + u, V(mul)(V(load)(t->weights + u), second));
     }
 }
 
@@ -110,28 +115,28 @@ static void K(additive_queries)(struct K(additive) *t, const struct K(rows) *row
     }
 }
 
-/* Scores of one query and `count` keys, all prepared; sums start anew every `additive_chain` steps. */
-ATTNX_INLINE void K(additive_tile)(const struct K(additive) *t, const real *query, const real *keys, const int small,
-                                   const int count, real *s) {
-    const ptrdiff_t w = V(width), stride = 2 * t->stride;
+/* Scores of one query and `count` keys, all prepared; sums start anew every `additive_chain` units. */
+ATTNX_INLINE void K(additive_tile)(const struct K(additive) *t, const real *query, const real *keys, ptrdiff_t key_row,
+                                   const int small, const int count, real *s) {
+    const ptrdiff_t w = V(width), stride = t->stride;
     const V(v) one = V(set1)(1);
     V(v) total[4], acc[4];
     for (int k = 0; k < count; k++) total[k] = V(set1)(0);
-    for (ptrdiff_t u = 0; u < t->stride;) {
-        const ptrdiff_t left = t->stride - u, end = left < K(additive_chain) ? t->stride : u + K(additive_chain);
+    for (ptrdiff_t u = 0; u < stride;) {
+        const ptrdiff_t end = stride - u < K(additive_chain) ? stride : u + K(additive_chain);
         ATTNX_UNROLL
         for (int k = 0; k < count; k++) acc[k] = V(set1)(0);
-        for (; u < end; u += 2 * w, query += 4 * w, keys += 4 * w) {
-            const V(v) q0 = V(load)(query), q1 = V(load)(query + w);
-            const V(v) x0 = V(load)(query + 2 * w), x1 = V(load)(query + 3 * w);
+        for (; u < end; u += 2 * w) {
+            const V(v) q0 = V(load)(query + u), q1 = V(load)(query + u + w);
+            const V(v) x0 = V(load)(query + stride + u), x1 = V(load)(query + stride + u + w);
             const V(v) w0 = V(load)(t->weights + u), w1 = V(load)(t->weights + u + w);
             ATTNX_UNROLL
             for (int k = 0; k < count; k++) {
-                const real *key = keys + k * stride;
+                const real *key = keys + k * key_row + u;
                 const V(v) k0 = V(load)(key), k1 = V(load)(key + w);
                 const V(v) t0 = V(fma)(q0, k0, one), t1 = V(fma)(q1, k1, one);
-                const V(v) n0 = small ? V(fma)(x0, k0, V(load)(key + 2 * w)) : V(fms)(x0, k0, w0);
-                const V(v) n1 = small ? V(fma)(x1, k1, V(load)(key + 3 * w)) : V(fms)(x1, k1, w1);
+                const V(v) n0 = small ? V(fma)(x0, k0, V(load)(key + stride)) : V(fms)(x0, k0, w0);
+                const V(v) n1 = small ? V(fma)(x1, k1, V(load)(key + stride + w)) : V(fms)(x1, k1, w1);
                 const V(v) both = V(fma)(n0, t1, V(mul)(n1, t0));
                 acc[k] = V(add)(acc[k], V(div)(both, V(mul)(t0, t1)));
             }
@@ -158,25 +163,39 @@ static real K(additive_exact)(const struct K(additive) *t, ptrdiff_t i, ptrdiff_
     return V(sum)(V(add)(total, acc));
 }
 
+/* Prepares n keys, or finds them prepared: they are *row apart; large[j]: key j must do without. */
+static const real *K(additive_group_of_keys)(const struct K(additive) *t, ptrdiff_t first, ptrdiff_t n, ptrdiff_t *row,
+                                             int *large) {
+    const struct attnx_array *key = &t->args->attention.key;
+    const ptrdiff_t units = t->args->attention.head_dim;
+    if (t->powers && !t->some_small) {
+        const real *powers = t->powers + first * t->args->powers.row;
+        *row = t->args->powers.row;
+        for (ptrdiff_t j = 0; j < n; j++) large[j] = t->large_weights || powers[j * *row] < 0;
+        return powers;
+    }
+    *row = 2 * t->stride;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        const void *from = storage_at(t->head->key, key->storage, (first + j) * key->row);
+        large[j] = t->large_weights || !K(additive_within)(from, key->storage, units, ADDITIVE_LIMIT);
+        K(additive_row)(t, key, from, t->some_small ? K(additive_rise) : K(additive_alone), t->keys + j * *row);
+    }
+    return t->keys;
+}
+
 /* s = scores of keys [first, first + keys) */
 static void K(additive_scores)(const struct K(additive) *t, const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys,
                                real *s) {
-    const struct attnx_attention *a = &t->args->attention;
-    const ptrdiff_t stride = 2 * t->stride;
     int large[K(additive_keys)];
     for (ptrdiff_t k = 0; k < keys; k += t->group) {
         const ptrdiff_t n = keys - k < t->group ? keys - k : t->group;
-        for (ptrdiff_t j = 0; j < n; j++) {
-            const void *row = storage_at(t->head->key, a->key.storage, (first + k + j) * a->key.row);
-            large[j] = t->large_weights || !K(additive_within)(row, a->key.storage, a->head_dim, ADDITIVE_LIMIT);
-            K(additive_row)(t, &a->key, row, t->some_small ? K(additive_rise) : K(additive_alone),
-                            t->keys + j * stride);
-        }
+        ptrdiff_t row;
+        const real *key = K(additive_group_of_keys)(t, first + k, n, &row, large);
         for (ptrdiff_t r = 0; r < rows->count; r++) {
-            const real *query = t->queries + r * stride;
+            const real *query = t->queries + r * 2 * t->stride;
             real *to = s + k * K(block_queries) + r;
-#define ADDITIVE_MEDIUM(j, n) K(additive_tile)(t, query, t->keys + (j) * stride, 0, n, to + (j) * K(block_queries))
-#define ADDITIVE_SMALLS(j, n) K(additive_tile)(t, query, t->keys + (j) * stride, 1, n, to + (j) * K(block_queries))
+#define ADDITIVE_MEDIUM(j, n) K(additive_tile)(t, query, key + (j) * row, row, 0, n, to + (j) * K(block_queries))
+#define ADDITIVE_SMALLS(j, n) K(additive_tile)(t, query, key + (j) * row, row, 1, n, to + (j) * K(block_queries))
             if (t->way[r] == K(additive_medium)) ATTNX_TILE_ROWS(n, 4, ADDITIVE_MEDIUM);
             else if (t->way[r] == K(additive_small)) ATTNX_TILE_ROWS(n, 4, ADDITIVE_SMALLS);
 #undef ADDITIVE_MEDIUM
@@ -274,6 +293,7 @@ static void K(additive_run)(const void *args, const struct attnx_plan *plan, ptr
     struct K(rows) rows = {.count = left < plan->grain ? left : plan->grain};
     t.matrix.out = additive->weights;
     t.matrix_head.out = K(array_at)(a, &additive->weights, task / chunks, 0, 0);
+    t.powers = K(array_at)(a, &additive->powers, task / chunks, 0, 0);
     t.stride = K(additive_stride)(a);
     t.group = K(additive_keys_at_a_time)(t.stride);
     rows.stride = (a->value_dim + w - 1) / w * w;
@@ -293,6 +313,32 @@ static void K(additive_run)(const void *args, const struct attnx_plan *plan, ptr
         K(finish_rows)(a, &head, &rows);
     }
     if (additive->weights.data) K(additive_weights)(&t, &rows);
+}
+
+/* Keys prepared for many calls; what additive_row writes for them, bit for bit. */
+static void K(additive_powers_plan)(const void *args, struct attnx_plan *plan) {
+    const struct attnx_additive_powers *a = args;
+    plan->grain = 16;
+    plan->tasks = (a->rows + plan->grain - 1) / plan->grain;
+    plan->work = 16.0 / V(width) *(double)a->rows * (double)a->units;
+    plan->scratch = 0;
+}
+
+static void K(additive_powers_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
+    const struct attnx_additive_powers *a = args;
+    const ptrdiff_t first = task * plan->grain, w = V(width);
+    const ptrdiff_t end = first + plan->grain < a->rows ? first + plan->grain : a->rows;
+    (void)scratch;
+    for (ptrdiff_t r = first; r < end; r++) {
+        const real *x = (const real *)a->x + r * a->x_row;
+        real *out = (real *)a->out + r * a->out_row;
+        for (ptrdiff_t u = 0; u < a->out_row; u += w) {
+            const ptrdiff_t left = a->units - u, n = left < 0 ? 0 : left < w ? left : w;
+            V(v) twice;
+            V(store)(out + u, K(additive_exp)(V(load_n)(n ? x + u : x, n), &twice));
+        }
+        if (!K(additive_within)(x, REAL_STORAGE, a->units, ADDITIVE_LIMIT)) out[0] = -1;
+    }
 }
 #undef ADDITIVE_LIMIT
 #undef ADDITIVE_SMALL

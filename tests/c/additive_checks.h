@@ -66,6 +66,26 @@ static void additive_fill(struct additive_call *c) {
     }
 }
 
+/* The same call on keys that were prepared before must give the same bits. */
+static void test_additive_prepared(const struct additive_call *c, struct attnx_additive args, const struct cells *out) {
+    const enum attnx_storage real = c->query;
+    const ptrdiff_t row = (c->units + ATTNX_UNITS - 1) / ATTNX_UNITS * ATTNX_UNITS, batch[] = {c->key_len * row};
+    const size_t bytes = (size_t)out->count * cell_bytes[real];
+    struct cells powers = make(real, ADDITIVE_BATCH * c->key_len * row);
+    const struct attnx_additive_powers prepare = {c->k.data, powers.data, ADDITIVE_BATCH * c->key_len,
+                                                  c->units,  c->units,    row};
+    void *first = allocate(bytes);
+    memcpy(first, out->data, bytes);
+    run("additive_powers", real == ATTNX_F64 ? ATTNX_additive_powers_f64 : ATTNX_additive_powers_f32, &prepare,
+        &powers);
+    args.powers = (struct attnx_array){powers.data, batch, 0, row, 1, real};
+    run("additive", real == ATTNX_F64 ? ATTNX_additive_f64 : ATTNX_additive_f32, &args, out);
+    checks++;
+    if (memcmp(first, out->data, bytes) != 0 && failures++ < 20)
+        printf("FAIL %s additive: the bits depend on who prepares the keys\n", table->name);
+    free(first), free(powers.data);
+}
+
 static void test_additive(struct additive_call c) {
     static const double unit[] = {[ATTNX_F32] = 4e-6, [ATTNX_F64] = 1e-14, [ATTNX_F16] = 2e-3, [ATTNX_BF16] = 1.6e-2};
     const ptrdiff_t L = c.query_len, S = c.key_len, U = c.units, D = c.value_dim, shape[] = {ADDITIVE_BATCH},
@@ -98,6 +118,7 @@ static void test_additive(struct additive_call c) {
     if (c.options & 2) args.attention.mask = (struct attnx_array){c.mask_bytes, none, 0, S, 1, ATTNX_BOOL};
     if (c.options & 4) args.attention.mask = (struct attnx_array){c.mask.data, none, 0, S, 1, real};
     run("additive", real == ATTNX_F64 ? ATTNX_additive_f64 : ATTNX_additive_f32, &args, &out);
+    if (c.query == real && c.stored == real) test_additive_prepared(&c, args, &out);
 
     double *truth = allocate((size_t)S * sizeof *truth);
     for (ptrdiff_t row = 0; row < ADDITIVE_BATCH * L; row++) {
@@ -120,7 +141,7 @@ static void test_additives(enum attnx_storage query, enum attnx_storage stored) 
     static const ptrdiff_t queries[] = {1, 2, 3, 5, 8, 9, 16, 17, 33, 49};
     static const ptrdiff_t keys[] = {0, 1, 2, 3, 5, 8, 9, 15, 17, 33, 127, 129},
                            units[] = {1, 3, 8, 15, 16, 17, 33, 64, 65, 256};
-    int options = query + stored;
+    int options = (int)query + (int)stored;
     for (ptrdiff_t q = 0; q < COUNT(queries); q++)
         for (ptrdiff_t k = 0; k < COUNT(keys); k += stride, options += 7)
             test_additive((struct additive_call){.query_len = queries[q],
