@@ -201,7 +201,7 @@ def _checked(
 
 def _rows(name: str, x: ArrayLike) -> Array:
     if plain(x):
-        return x  # type: ignore[return-value]
+        return x
     a = _check.any_floats(name, x)
     if a.ndim < 2:
         raise ValueError(f"{name} must have at least 2 axes (rows, units), got shape {a.shape}")

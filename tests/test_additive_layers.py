@@ -73,6 +73,8 @@ def test_keys_projected_once_give_the_same_bits(isa: str) -> None:
             key[part[1]] *= size
             assert_same_bits(layer(query, layer.project(key)), layer(query, key))
     memory, value = layer.project(key), draw(3, 21, 5)
+    for rows in (np.array([2, 0]), np.array([False, True, True])):
+        assert_same_bits(layer(query[rows], memory.reorder(rows)), layer(query[rows], key[rows]))
     assert_same_bits(layer(query, memory, value), layer(query, key, value))
 
 

@@ -21,6 +21,11 @@ class Memory(NamedTuple):
     projected: FloatArray  # (..., S, units)
     powers: FloatArray | None = None  # exponentials of `projected`, for the kernel
 
+    def reorder(self, rows: npt.NDArray[Any]) -> Memory:
+        """Return the memory of these entries of the batch, chosen by their numbers or by a mask."""
+        powers = None if self.powers is None else self.powers[rows]
+        return Memory(self.key[rows], self.projected[rows], powers)
+
 
 class AdditiveAttention(Module):
     """Project queries and keys to common units and attend by score_weight . tanh(query + key).

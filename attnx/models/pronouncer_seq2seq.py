@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.layers import GRU, AdditiveAttention, Linear
-from attnx.layers.additive import Memory
 from attnx.layers.module import FloatArray
 from attnx.linear import linear, linear_into
 from attnx.models.documents import Document
@@ -96,8 +95,7 @@ class Seq2SeqSteps:
 
     def keep(self, rows: Tokens) -> None:
         """Go on with these words alone."""
-        key, projected = self._memory
-        self._memory = Memory(key[rows], projected[rows])
+        self._memory = self._memory.reorder(rows)
         self._state = self._state[rows]
         if self._lengths is not None:
             self._lengths = self._lengths[rows]
