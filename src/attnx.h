@@ -133,8 +133,10 @@ struct attnx_plan {
     ptrdiff_t grain;
     ptrdiff_t run;   /* consecutive tasks that one thread does in order; 0 is 1 */
     ptrdiff_t spans; /* tasks that share the keys of a head; 0 where none do */
+    ptrdiff_t parts; /* blocks of keys of a head that they may leave results of */
+    size_t counters; /* at the start of `shared`: ptrdiff_t, zero at first */
     size_t shared_bytes;
-    void *shared; /* so many bytes for all tasks, zeros at the start */
+    void *shared; /* memory of all tasks of the call */
 };
 
 /* A kernel: plan is called once with plan->tasks set to the number of threads at hand; run does one task. No result

@@ -102,7 +102,11 @@ enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads)
     /* Another thread has to pay for the 1 to 2 microseconds that it costs to bring it in. */
     const double worth = job.plan.work / ATTNX_WORK_A_THREAD;
     if (worth < num_threads) num_threads = worth < 1 ? 1 : (int)worth;
-    if (job.plan.shared_bytes && !(job.plan.shared = calloc(1, job.plan.shared_bytes))) return ATTNX_NO_MEMORY;
+    if (job.plan.shared_bytes) {
+        job.plan.shared = malloc(job.plan.shared_bytes);
+        if (!job.plan.shared) return ATTNX_NO_MEMORY;
+        memset(job.plan.shared, 0, job.plan.counters * sizeof(ptrdiff_t));
+    }
     const enum attnx_status status = attnx_parallel_for(run_task, &job, runs, job.plan.scratch, num_threads);
     free(job.plan.shared);
     return status;

@@ -68,3 +68,13 @@ def test_an_invisible_nan_changes_no_bit(isa: str, hidden: int) -> None:
     key[..., hidden, :] = value[..., hidden, :] = np.nan
     got = attnx.scaled_dot_product_attention(query, key, value, mask, num_threads=2)
     assert_same_bits(got, clean)
+
+
+@pytest.mark.parametrize("hides", [{"key_lengths": [1000]}, {"window": (100, 0)}])
+def test_memory_follows_the_visible_keys(hides: dict[str, Any]) -> None:
+    """2^40 keys (of one number each, broadcast), a few of them visible: no memory, no time."""
+    query = np.ones((1, 1, 1, 8), dtype=np.float32)
+    key = np.broadcast_to(query, (1, 1, 2**40, 8))
+    for threads in (1, 2):
+        out = attnx.scaled_dot_product_attention(query, key, key, num_threads=threads, **hides)
+        np.testing.assert_array_equal(out, query)

@@ -224,3 +224,20 @@ def test_sixteen_bits_are_computed_in_float32(dtype: str) -> None:
     assert result.dtype == kind
     wanted = attnx.softmax(x.astype(np.float32), mask=np.arange(70) < 60).astype(kind)
     assert result.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("rows", [7, 33, 301, 1001])
+@pytest.mark.parametrize("items", [3, 100, 1000])
+def test_strided_rows_in_many_tasks(isa: str, items: int, rows: int) -> None:
+    """Rows that are gathered, and their masks, have the bits of contiguous ones."""
+    rng = np.random.default_rng(rows)
+    wide = rng.standard_normal((rows, 2 * items), dtype=np.float32)
+    mask = rng.random((items, rows)) < 0.5
+    near, far = wide[:, :items], wide[:, ::2]
+    for threads in (1, 2, 3):
+        expected = attnx.softmax(far.copy(), num_threads=threads)
+        assert_same_bits(attnx.softmax(far, num_threads=threads), expected)
+        expected = attnx.softmax(near.copy(), mask=mask.T.copy(), num_threads=threads)
+        assert_same_bits(attnx.softmax(near, mask=mask.T, num_threads=threads), expected)
+        down = attnx.softmax(near.T.copy(), axis=0, mask=mask, num_threads=threads)
+        assert_same_bits(down.T, expected)

@@ -1,58 +1,74 @@
 /* How a call is cut into tasks: blocks of queries, runs of small heads, or spans of keys.
  *
- * Spans: a decoding step with fewer key/value heads than threads would leave threads idle. Its keys are cut between
- * blocks; each block's maximum, sum and weighted values are kept, and whoever finishes a head's last span joins them one
- * after the other as attend_block does, so the bits are those of one thread (rule 8).
+ * Spans: a decoding step with few key/value heads would leave threads idle, or one with a whole head more than the
+ * others. Its keys are cut between blocks; each block's maximum, sum and weighted values are kept, and whoever finishes
+ * a head's last span joins them one after the other as attend_block does, so the bits are those of one thread (rule 8).
  */
-enum { K(span_blocks) = 4 }; /* fewest blocks of keys that are worth a task */
+enum {
+    K(span_blocks) = 4,        /* fewest blocks of keys that are worth a task */
+    K(spans_memory) = 16 << 20 /* a call that would need more is not cut: some hundred thousand keys */
+};
 
 struct K(span) {
     ptrdiff_t head, index;
 };
 
-/* Numbers that a block of keys leaves: maxima and sums (block_queries each), weighted values (few, stride). */
-static ptrdiff_t K(part_items)(const struct attnx_attention *a) {
-    return 2 * K(block_queries) + K(few) *((a->value_dim + V(width) - 1) / V(width) *V(width));
+/* Most keys that any query can see, but for bool masks. */
+static ptrdiff_t K(keys_seen)(const struct attnx_attention *a) {
+    ptrdiff_t seen = a->key_len;
+    if (a->key_lengths) {
+        seen = 0;
+        for (ptrdiff_t b = 0; b < a->batch; b++) seen = a->key_lengths[b] > seen ? a->key_lengths[b] : seen;
+    }
+    const ptrdiff_t left = a->window_left, right = a->window_right;
+    if (left >= 0 && right >= 0 && left < seen && right < seen && left + right + a->query_len < seen)
+        seen = left + right + a->query_len;
+    return seen;
 }
 
-static ptrdiff_t K(head_parts_bytes)(const struct attnx_attention *a) {
-    const ptrdiff_t blocks = (a->key_len + K(block_keys) - 1) / K(block_keys);
-    return 64 + (blocks * K(part_items)(a) * (ptrdiff_t)sizeof(real) + 63) / 64 * 64;
+/* Numbers that a block of keys leaves: maxima and sums of whole vectors of rows, and their weighted values. */
+static ptrdiff_t K(part_items)(const struct attnx_attention *a) {
+    const ptrdiff_t w = V(width), rows = a->group * a->query_len;
+    return 2 * ((rows + w - 1) / w * w) + rows * ((a->value_dim + w - 1) / w * w);
 }
 
 static void K(split)(const struct attnx_attention *a, ptrdiff_t threads, struct attnx_plan *plan) {
-    const ptrdiff_t blocks = (a->key_len + K(block_keys) - 1) / K(block_keys), most = blocks / K(span_blocks);
-    const ptrdiff_t wanted = (4 * threads + plan->tasks - 1) / plan->tasks, spans = wanted < most ? wanted : most;
-    if (spans < 2) return;
-    plan->spans = spans;
-    plan->shared_bytes = (size_t)(plan->tasks * K(head_parts_bytes)(a));
-    plan->tasks *= spans;
+    const ptrdiff_t heads = plan->tasks, blocks = K(keys_seen)(a) / K(block_keys) + 2; /* cut at both ends */
+    const ptrdiff_t most = blocks / K(span_blocks), wanted = (4 * threads + heads - 1) / heads;
+    const ptrdiff_t part = K(part_items)(a) * (ptrdiff_t)sizeof(real);
+    if (most < 2 || wanted < 2 || blocks > K(spans_memory) / part / heads) return;
+    plan->spans = wanted < most ? wanted : most;
+    plan->parts = blocks;
+    plan->counters = (size_t)heads;
+    plan->shared_bytes = (size_t)heads * (sizeof(ptrdiff_t) + (size_t)(blocks * part));
+    plan->tasks *= plan->spans;
 }
 
 /* Attends to one span of a head's keys; 1 where that was the last one, and `rows` then holds all of them. */
 static int K(attend_span)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           const struct K(scratch) *scratch, const struct attnx_plan *plan, const struct K(span) span) {
-    char *base = (char *)plan->shared + span.head * K(head_parts_bytes)(a);
-    _Atomic ptrdiff_t *finished = (_Atomic ptrdiff_t *)(void *)base;
+    _Atomic ptrdiff_t *finished = (_Atomic ptrdiff_t *)plan->shared;
     const ptrdiff_t most = K(block_keys), items = K(part_items)(a), begin = rows->begin / most;
     const ptrdiff_t blocks = rows->end > begin * most ? (rows->end - begin * most + most - 1) / most : 0;
-    real *parts = (real *)(void *)(base + 64);
+    const ptrdiff_t lanes = rows->vecs * V(width);
+    real *parts = (real *)(void *)(finished + plan->counters) + span.head * plan->parts * items;
     K(start_rows)(a, head, rows);
     for (ptrdiff_t i = blocks * span.index / plan->spans; i < blocks * (span.index + 1) / plan->spans; i++) {
         const ptrdiff_t at = (begin + i) * most, first = rows->begin > at ? rows->begin : at;
         struct K(rows) part = *rows;
         part.most = parts + i * items;
-        part.total = part.most + K(block_queries);
-        part.sums = part.total + K(block_queries);
-        for (ptrdiff_t r = 0; r < K(block_queries); r++) part.most[r] = -(real)INFINITY;
+        part.total = part.most + lanes;
+        part.sums = part.total + lanes;
+        for (ptrdiff_t r = 0; r < lanes; r++) part.most[r] = -(real)INFINITY, part.total[r] = 0;
+        for (ptrdiff_t d = 0; d < rows->count * rows->stride; d++) part.sums[d] = 0;
         K(attend_block)(a, head, &part, first, (rows->end < at + most ? rows->end : at + most) - first, 0, scratch);
     }
-    if (atomic_fetch_add_explicit(finished, 1, memory_order_acq_rel) + 1 < plan->spans) return 0;
+    if (atomic_fetch_add_explicit(finished + span.head, 1, memory_order_acq_rel) + 1 < plan->spans) return 0;
     for (ptrdiff_t i = 0; i < blocks; i++) {
-        const real *part = parts + i * items, *sums = part + 2 * K(block_queries);
+        const real *part = parts + i * items, *sums = part + 2 * lanes;
         real *merge = scratch->merge;
         for (int c = 0; c < rows->vecs; c++)
-            K(join)(rows, c, V(load)(part + c * V(width)), V(load)(part + K(block_queries) + c * V(width)), merge);
+            K(join)(rows, c, V(load)(part + c * V(width)), V(load)(part + lanes + c * V(width)), merge);
         for (ptrdiff_t r = 0; r < rows->count; r++) {
             const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
             for (ptrdiff_t d = r * rows->stride; d < (r + 1) * rows->stride; d += V(width)) {
@@ -83,8 +99,8 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     /* Heads of one task each and of a few keys: one thread takes several, and fetches ahead. */
     if (plan->tasks == heads && a->key_len <= K(block_keys)) plan->run = heads / (8 * threads);
     if (plan->run > K(heads_run)) plan->run = K(heads_run);
-    if (rows <= K(few) &&threads > 1 && plan->tasks < 4 * threads) K(split)(a, threads, plan);
-    plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)a->key_len *
+    if (heads > 0 && rows <= K(few) &&threads > 1 && plan->tasks < 4 * threads) K(split)(a, threads, plan);
+    plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)K(keys_seen)(a) *
                  (double)(a->head_dim + a->value_dim + 16) / (double)w;
     plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
                                             blocks * q * (a->head_dim + stride + 2)) +

@@ -5,8 +5,8 @@
  * of the form 3.9e-9 (q of degree 4) for float32 and 1.6e-17 (degree 9) for float64. The rounding of ln 2 adds
  * |x| * 2.7e-9 in float32 (0.5 ULP at x = -20, where the weight is 2e-9); in float64 it would be 100 ULP at x = -700,
  * so there the rest of ln 2 follows. On AVX-512 the multiply ports are the limit: 10 operations, 2.64 ns a vector of
- * 16 float32 (2.94 with the rest of ln 2). Below the normal numbers the result is 0 (an error of at most 1.2e-38), so
- * no denormal slows what follows. A NaN gives a NaN.
+ * 16 float32 (2.94 with the rest of ln 2). Where n is below the exponent of
+ * the least normal number the result is 0 (an error of at most 1.2e-38). A NaN gives a NaN.
  */
 #if REAL_IS_F64
 static const double K(exp_poly)[] = {-2.5100472505694996e-8, 2.7620201591031547e-7,  -2.7557268276905696e-6,

@@ -56,12 +56,12 @@ ATTNX_INLINE real K(softmax_exps)(const real *x, const uint8_t *mask, real *e, p
     return V(sum)(V(add)(V(add)(total[0], total[1]), V(add)(total[2], total[3])));
 }
 
-ATTNX_INLINE void K(softmax_scale)(const real *e, real *y, ptrdiff_t items, real by) {
+ATTNX_INLINE void K(softmax_scale)(real *y, ptrdiff_t items, real by) {
     const V(v) scale = V(set1)(by);
 #define SOFTMAX_SCALE(at, c, n)                                                    \
     do {                                                                           \
-        if ((n) == V(width)) V(store)(y + (at), V(mul)(V(load)(e + (at)), scale)); \
-        else V(store_n)(y + (at), V(mul)(V(load_n)(e + (at), n), scale), n);       \
+        if ((n) == V(width)) V(store)(y + (at), V(mul)(V(load)(y + (at)), scale)); \
+        else V(store_n)(y + (at), V(mul)(V(load_n)(y + (at), n), scale), n);       \
         (void)(c);                                                                 \
     } while (0)
     SOFTMAX_EACH(SOFTMAX_SCALE);
@@ -79,11 +79,16 @@ ATTNX_INLINE void K(softmax_row)(real *x, ptrdiff_t items, const real *sink) {
         V(store)(lanes, K(exp)(V(set1)(*sink - (most == -(real)INFINITY ? 0 : most))));
         sum += lanes[0];
     }
-    K(softmax_scale)(x, x, items, sum == 0 ? 0 : 1 / sum);
+    K(softmax_scale)(x, items, sum == 0 ? 0 : 1 / sum);
 }
 
 /* The public softmax: any strides. A row that is not contiguous is gathered into scratch and scattered back. */
 enum { K(softmax_grain_items) = 16384 };
+
+/* Scratch of one gathered row, in elements: x, its softmax, its mask. */
+static ptrdiff_t K(softmax_slot)(const struct attnx_softmax *a) {
+    return 2 * a->items + a->items / (ptrdiff_t)sizeof(real) + 1;
+}
 
 static void K(softmax_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_softmax *a = args;
@@ -92,14 +97,15 @@ static void K(softmax_plan)(const void *args, struct attnx_plan *plan) {
     plan->grain = share < most ? most : share;
     plan->tasks = (a->rows + plan->grain - 1) / plan->grain;
     plan->work = 24.0 / V(width) *(double)a->rows * (double)a->items;
-    plan->scratch = 2 * ((size_t)a->items * (2 * sizeof(real) + 1) + sizeof(real));
+    if (a->x_item == 1 && a->out_item == 1 && (!a->mask || a->mask_item == 1)) return;
+    plan->scratch = 2 * (size_t)K(softmax_slot)(a) * sizeof(real);
 }
 
 /* A row as the passes take it: contiguous, gathered where it is not. */
 struct K(softmax_line) {
     const real *x;
     const uint8_t *mask;
-    real *e, *y, *out; /* exponentials, softmax, and where that belongs */
+    real *y, *out; /* softmax, and where it belongs */
 };
 
 static struct K(softmax_line) K(softmax_line_at)(const struct attnx_softmax *a, ptrdiff_t row, real *scratch) {
@@ -112,11 +118,9 @@ static struct K(softmax_line) K(softmax_line_at)(const struct attnx_softmax *a, 
         if (a->mask) mask_at += index * a->mask_strides[i];
     }
     const ptrdiff_t n = a->items;
-    struct K(softmax_line) line = {.x = (const real *)a->x + x_at,
-                                   .mask = a->mask ? a->mask + mask_at : NULL,
-                                   .e = scratch + n,
-                                   .out = (real *)a->out + out_at};
-    line.y = a->out_item == 1 ? line.out : line.e;
+    struct K(softmax_line) line = {
+        .x = (const real *)a->x + x_at, .mask = a->mask ? a->mask + mask_at : NULL, .out = (real *)a->out + out_at};
+    line.y = a->out_item == 1 ? line.out : scratch + n;
     if (a->x_item != 1) {
         for (ptrdiff_t j = 0; j < n; j++) scratch[j] = line.x[j * a->x_item];
         line.x = scratch;
@@ -133,21 +137,25 @@ static struct K(softmax_line) K(softmax_line_at)(const struct attnx_softmax *a, 
  * sum of the row above, then run side by side. */
 ATTNX_INLINE void K(softmax_rows)(const struct attnx_softmax *a, ptrdiff_t row, ptrdiff_t end, const int masked,
                                   real *scratch) {
-    const ptrdiff_t n = a->items, apart = 2 * n + (n + (ptrdiff_t)sizeof(real) - 1) / (ptrdiff_t)sizeof(real);
+    const ptrdiff_t n = a->items, slot = scratch ? K(softmax_slot)(a) : 0;
+    real *other = scratch + slot;
     struct K(softmax_line) line = K(softmax_line_at)(a, row, scratch);
     real most = K(softmax_most)(line.x, masked ? line.mask : NULL, n);
     for (; row < end; row++) {
         struct K(softmax_line) next = line;
-        if (row + 1 < end) next = K(softmax_line_at)(a, row + 1, scratch + (row & 1 ? 0 : apart));
-        const real sum = K(softmax_exps)(line.x, masked ? line.mask : NULL, line.e, n, most, next.x, next.y);
+        if (row + 1 < end) next = K(softmax_line_at)(a, row + 1, other);
+        const real sum = K(softmax_exps)(line.x, masked ? line.mask : NULL, line.y, n, most, next.x, next.y);
         most = K(softmax_most)(next.x, masked ? next.mask : NULL, n);
         /* A row of visible -inf is 0/0 as in NumPy; a row with nothing visible is 0. */
-        K(softmax_scale)(line.e, line.y, n, sum == 0 ? (real)INFINITY : 1 / sum);
+        K(softmax_scale)(line.y, n, sum == 0 ? (real)INFINITY : 1 / sum);
         for (ptrdiff_t j = 0; masked && j < n; j++) line.y[j] = line.mask[j] ? line.y[j] : 0;
         if (a->out_item != 1) {
             for (ptrdiff_t j = 0; j < n; j++) line.out[j * a->out_item] = line.y[j];
         }
         line = next;
+        real *const free_slot = scratch;
+        scratch = other;
+        other = free_slot;
     }
 }
 
