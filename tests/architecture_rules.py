@@ -224,9 +224,8 @@ def public_names(root: Path) -> dict[str, set[str]]:
     for name in ("attnx", "attnx/layers", "attnx/models", "attnx/view"):
         path = root / name / "__init__.py"
         for node in ast.parse(path.read_text()).body if path.exists() else ():
-            target = node.targets[0] if isinstance(node, ast.Assign) else None
-            if isinstance(target, ast.Name) and target.id == "__all__":
-                found[name] = set(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                found[name] = set(ast.literal_eval(node.value))
     return found
 
 

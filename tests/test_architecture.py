@@ -40,7 +40,9 @@ def test_rule_holds(rule: rules.Rule) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="frames are measured by gcc's -Wframe-larger-than"
+)
 def test_no_kernel_has_a_large_frame() -> None:
     assert list(rules.frames(ROOT)) == []
 

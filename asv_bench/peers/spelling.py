@@ -7,6 +7,7 @@ stands before the first phoneme.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from . import truth
 DATA = Path(__file__).resolve().parents[2] / "attnx" / "models" / "data"
 
 
-class Model:
+class Model(ABC):
     """A model's weights, under the names that they have in its file."""
 
     def __init__(self, name: str) -> None:
@@ -40,13 +41,13 @@ class Model:
                 return found[1:-1]
         return found[1:]
 
+    @abstractmethod
     def encode(self, letters: list[int]) -> Any:
         """Return what the decoder needs to know of a word."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, memory: Any, before: list[int]) -> np.ndarray:
         """Return the logits (T, phonemes) after each of the phonemes (T,)."""
-        raise NotImplementedError
 
     def flops(self, word: str) -> float:
         """Count two operations for each weight and each token that it is multiplied with."""
