@@ -208,12 +208,11 @@ static void K(additive_scores)(const struct K(additive) *t, const struct K(rows)
 }
 
 /* One block of keys for the block of queries; attend_block of attention.h with these scores. */
-static void K(additive_block)(const struct K(additive) *t, const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys,
-                              int careful, const struct K(scratch) *scratch) {
+static void K(additive_block)(const struct K(additive) *t, struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys,
+                              int careful, struct K(scratch) *scratch) {
     const struct attnx_attention *a = &t->args->attention;
-    real *s = scratch->s, *merge = scratch->merge;
+    real *s = scratch->s;
     const enum K(mask_state) state = K(mask_survey)(a, t->head, rows, first, keys);
-    const int few = rows->count <= K(few) &&(a->value.storage == REAL_STORAGE || !REAL_IS_F64);
     if (state == K(mask_hides_all)) {
         for (ptrdiff_t i = 0; i < keys * K(block_queries); i++) s[i] = -(real)INFINITY;
     } else {
@@ -222,23 +221,13 @@ static void K(additive_block)(const struct K(additive) *t, const struct K(rows) 
     }
     if (t->args->weights.data) K(store_scores)(&t->matrix, &t->matrix_head, rows, first, keys, s);
     if (state == K(mask_hides_all)) return;
-    if (rows->vecs == 1) K(weigh)(rows, keys, 1, s, merge);
-    else if (rows->vecs == 2) K(weigh)(rows, keys, 2, s, merge);
-    else K(weigh)(rows, keys, 3, s, merge);
-    if (careful && state == K(mask_mixed)) {
-        K(mask_block)(a, t->head, rows, first, keys, s, 1);
-        K(values_marked)(a, t->head, rows, first, keys, s, merge);
-    } else if (few) {
-        K(values_few)(a, t->head, rows, first, keys, s, merge);
-    } else {
-        K(values)(a, t->head, rows, first, keys, s, merge, scratch->converted);
-    }
+    K(join_block)(a, t->head, rows, first, keys, careful && state == K(mask_mixed), scratch);
 }
 
-static void K(additive_blocks)(const struct K(additive) *t, const struct K(rows) *rows, int careful,
-                               const struct K(scratch) *scratch) {
-    for (ptrdiff_t i = 0; i < K(block_queries); i++) rows->most[i] = -(real)INFINITY, rows->total[i] = 0;
-    for (ptrdiff_t i = 0; i < rows->count * rows->stride; i++) rows->sums[i] = 0;
+static void K(additive_blocks)(const struct K(additive) *t, struct K(rows) *rows, int careful,
+                               struct K(scratch) *scratch) {
+    K(start_sums)(rows);
+    scratch->values_of = -1;
     for (ptrdiff_t k = 0; k < t->head->keys; k += K(block_keys)) {
         const ptrdiff_t left = t->head->keys - k;
         K(additive_block)(t, rows, k, left < K(block_keys) ? left : K(block_keys), careful, scratch);
@@ -270,7 +259,7 @@ static void K(additive_plan)(const void *args, struct attnx_plan *plan) {
                  ((double)(rows * 5 + 15) * (double)stride + (double)(rows * a->value_dim));
     plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 4) * q + rows * (2 * stride + sums) +
                                             (1 + 2 * K(additive_keys_at_a_time)(stride)) * stride);
-    if (a->value.storage != REAL_STORAGE) plan->scratch += sizeof(real) * (size_t)(K(block_keys) *sums);
+    plan->scratch += sizeof(real) * (size_t)(K(block_keys) *sums);
 }
 
 /* The rows of the matrix: from masked scores to weights. */
@@ -304,7 +293,7 @@ static void K(additive_run)(const void *args, const struct attnx_plan *plan, ptr
     t.queries = t.weights + t.stride;
     t.keys = t.queries + plan->grain * 2 * t.stride;
     rows.sums = t.keys + t.group * 2 * t.stride;
-    const struct K(scratch) block = {s, rows.sums + plan->grain * rows.stride, s + K(block_keys) *q, NULL};
+    struct K(scratch) block = {.s = s, .merge = s + K(block_keys) *q, .values = rows.sums + plan->grain * rows.stride};
     K(take_rows)(a, &head, first, &rows);
     K(additive_queries)(&t, &rows);
     K(additive_blocks)(&t, &rows, 0, &block);

@@ -5,6 +5,7 @@
 #define R f32
 #define real float
 #define REAL_MAX FLT_MAX
+#define REAL_ROUND F32_ROUND
 #define REAL_IS_F64 0
 #define REAL_STORAGE ATTNX_F32
 #include "exp.h"
@@ -22,6 +23,7 @@
 #undef R
 #undef real
 #undef REAL_MAX
+#undef REAL_ROUND
 #undef REAL_IS_F64
 #undef REAL_STORAGE
 #undef ATTNX_TILE_ROWS
@@ -29,6 +31,7 @@
 #define R f64
 #define real double
 #define REAL_MAX DBL_MAX
+#define REAL_ROUND F64_ROUND
 #define REAL_IS_F64 1
 #define REAL_STORAGE ATTNX_F64
 #include "exp.h"
@@ -46,6 +49,7 @@
 #undef R
 #undef real
 #undef REAL_MAX
+#undef REAL_ROUND
 #undef REAL_IS_F64
 #undef REAL_STORAGE
 

@@ -45,14 +45,17 @@ static void K(split)(const struct attnx_attention *a, ptrdiff_t threads, struct 
 }
 
 /* Attends to one span of a head's keys; 1 where that was the last one, and `rows` then holds all of them. */
-static int K(attend_span)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                          const struct K(scratch) *scratch, const struct attnx_plan *plan, const struct K(span) span) {
+static int K(attend_span)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
+                          struct K(scratch) *scratch, const struct attnx_plan *plan, const struct K(span) span) {
     _Atomic ptrdiff_t *finished = (_Atomic ptrdiff_t *)plan->shared;
     const ptrdiff_t most = K(block_keys), items = K(part_items)(a), begin = rows->begin / most;
     const ptrdiff_t blocks = rows->end > begin * most ? (rows->end - begin * most + most - 1) / most : 0;
     const ptrdiff_t lanes = rows->vecs * V(width);
     real *parts = (real *)(void *)(finished + plan->counters) + span.head * plan->parts * items;
-    K(start_rows)(a, head, rows);
+    scratch->values_of = -1;
+    K(pack_queries)(a, head, rows);
+    K(start_sums)(rows);
+    K(zero_sums)(rows);
     for (ptrdiff_t i = blocks * span.index / plan->spans; i < blocks * (span.index + 1) / plan->spans; i++) {
         const ptrdiff_t at = (begin + i) * most, first = rows->begin > at ? rows->begin : at;
         struct K(rows) part = *rows;
@@ -60,8 +63,9 @@ static int K(attend_span)(const struct attnx_attention *a, const struct K(head) 
         part.total = part.most + lanes;
         part.sums = part.total + lanes;
         for (ptrdiff_t r = 0; r < lanes; r++) part.most[r] = -(real)INFINITY, part.total[r] = 0;
-        for (ptrdiff_t d = 0; d < rows->count * rows->stride; d++) part.sums[d] = 0;
+        part.fresh = 1;
         K(attend_block)(a, head, &part, first, (rows->end < at + most ? rows->end : at + most) - first, 0, scratch);
+        if (part.fresh) K(zero_sums)(&part);
     }
     if (atomic_fetch_add_explicit(finished + span.head, 1, memory_order_acq_rel) + 1 < plan->spans) return 0;
     for (ptrdiff_t i = 0; i < blocks; i++) {
@@ -88,7 +92,7 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = args;
     const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
     const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
-    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
+    const ptrdiff_t depth = a->key.storage == REAL_STORAGE ? 0 : (a->head_dim + w - 1) / w * w;
     ptrdiff_t blocks = K(row_blocks);
     while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
                           heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
@@ -102,7 +106,7 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     if (heads > 0 && rows <= K(few) &&threads > 1 && plan->tasks < 4 * threads) K(split)(a, threads, plan);
     plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)K(keys_seen)(a) *
                  (double)(a->head_dim + a->value_dim + 16) / (double)w;
-    plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
+    plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *(depth + stride) +
                                             blocks * q * (a->head_dim + stride + 2)) +
                     sizeof(struct K(rows)) * K(row_blocks) + 64;
 }
@@ -113,7 +117,7 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     if (plan->spans) task /= plan->spans;
     const ptrdiff_t q = K(block_queries), w = V(width), most = plan->grain * q, all = a->group * a->query_len;
     const ptrdiff_t chunks = (all + most - 1) / most, stride = (a->value_dim + w - 1) / w * w;
-    const ptrdiff_t depth = (a->head_dim + w - 1) / w * w, widest = depth > stride ? depth : stride;
+    const ptrdiff_t depth = a->key.storage == REAL_STORAGE ? 0 : (a->head_dim + w - 1) / w * w;
     const ptrdiff_t entry = task / chunks, first = (chunks - 1 - task % chunks) * most; /* causal: the longest first */
     const ptrdiff_t kv_heads = a->heads / a->group;
     const struct K(head) head = K(head_at)(a, entry / kv_heads, entry % kv_heads);
@@ -121,16 +125,19 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     real *s = scratch; /* first, since it is aligned */
     const ptrdiff_t run = plan->run > 1 && (task + 1) % plan->run && task + 1 < plan->tasks;
     const struct K(head) following = run ? K(head_at)(a, (task + 1) / kv_heads, (task + 1) % kv_heads) : head;
-    const struct K(scratch) block = {s, s + (K(block_keys) + 2) * q, s + K(block_keys) *q, run ? &following : NULL};
-    struct K(rows) *rows = (struct K(rows) *)(void *)(block.converted + K(block_keys) *widest);
-    real *next = (real *)(void *)(rows + K(row_blocks));
+    struct K(scratch) block = {.s = s, .merge = s + K(block_keys) *q, .values = s + (K(block_keys) + 2) * q};
+    block.converted = block.values + K(block_keys) *stride;
+    block.next = run ? &following : NULL;
+    real *next = block.converted + K(block_keys) *depth;
+    /* After all that vectors are loaded from, whose places are multiples of a vector. */
+    struct K(rows) *rows = (struct K(rows) *)(void *)(next + plan->grain * q * (a->head_dim + stride + 2));
     ptrdiff_t blocks = 0;
     for (ptrdiff_t at = first; at < computed && blocks < plan->grain; at += q, blocks++) {
         struct K(rows) *r = &rows[blocks];
         r->count = computed - at < q ? computed - at : q;
         r->stride = stride;
         r->packed = next;
-        r->sums = next + q * a->head_dim;
+        r->sums = r->packed + q * a->head_dim;
         r->most = r->sums + q * stride;
         r->total = r->most + q;
         next = r->total + q;

@@ -96,9 +96,13 @@ ATTNX_INLINE void K(value_few_columns)(const struct attnx_array *values, const v
     V(v) acc[8][4];
     K(value_few_tile)(values, base, keys, dim, s, count, acc);
     for (int r = 0; r < count; r++) {
-        const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
         for (int c = 0; c * V(width) < dim; c++) {
             real *at = out->sums + r * out->stride + c * V(width);
+            if (out->fresh) {
+                V(store)(at, acc[r][c]);
+                continue;
+            }
+            const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
             V(store)(at, V(fma)(acc[r][c], new_scale, V(mul)(V(load)(at), old_scale)));
         }
     }
@@ -132,7 +136,7 @@ static void K(values_few)(const struct attnx_attention *a, const struct K(head) 
     for (ptrdiff_t d = 0; d < a->value_dim; d += most) {
         const ptrdiff_t dim = a->value_dim - d < most ? a->value_dim - d : most;
         const void *base = storage_at(head->value, a->value.storage, first * a->value.row + d);
-        struct K(rows) to = {.sums = rows->sums + d, .stride = rows->stride};
+        struct K(rows) to = {.sums = rows->sums + d, .stride = rows->stride, .fresh = rows->fresh};
         for (ptrdiff_t r = 0; r < rows->count;) {
             const ptrdiff_t left = rows->count - r;
             to.sums = rows->sums + r * rows->stride + d;

@@ -66,6 +66,7 @@ struct K(rows) {
     real *sums;                   /* (count, stride): weighted values so far */
     ptrdiff_t stride;
     real *most, *total; /* (block_queries): running maximum and sum of the softmax */
+    int fresh;          /* no block of keys has been joined: sums are not set yet */
     ptrdiff_t head[K(block_queries)], index[K(block_queries)]; /* of each row: head of the group, query */
 };
 
@@ -87,16 +88,19 @@ static void K(take_rows)(const struct attnx_attention *a, const struct K(head) *
     rows->vecs = (int)((rows->count + V(width) - 1) / V(width));
     rows->begin = rows->all_end = head->keys;
     rows->end = rows->all_begin = 0;
+    const int bounded = a->window_left >= 0 || a->window_right >= 0;
+    if (!bounded) rows->begin = rows->all_begin = 0, rows->end = rows->all_end = head->keys;
     for (ptrdiff_t r = 0; r < rows->count; r++) {
         ptrdiff_t begin, end;
-        K(visible)(a, head, i, &begin, &end);
+        rows->head[r] = h;
+        rows->index[r] = i++;
+        if (i == head->queries) i = 0, h++;
+        if (!bounded) continue;
+        K(visible)(a, head, rows->index[r], &begin, &end);
         if (begin < end && begin < rows->begin) rows->begin = begin;
         if (end > rows->end) rows->end = end;
         if (begin > rows->all_begin) rows->all_begin = begin;
         if (end < rows->all_end) rows->all_end = end;
-        rows->head[r] = h;
-        rows->index[r] = i;
-        if (++i == head->queries) i = 0, h++;
     }
 }
 
@@ -157,11 +161,11 @@ ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *pack
 }
 
 ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const struct K(rows) *rows, ptrdiff_t depth,
-                                   ptrdiff_t keys, const int vecs, real *s) {
+                                   ptrdiff_t keys, const int vecs, const int most, real *s) {
 #define SCORE_TILE(r, n)                                                                                \
     K(score_tile)((struct K(broadcast)){key + (r) * key_row, key_row, 1}, rows->packed, depth, n, vecs, \
                   s + (r) * K(block_queries))
-    ATTNX_TILE_ROWS(keys, SCORE_ROWS, SCORE_TILE);
+    ATTNX_TILE_ROWS(keys, most, SCORE_TILE);
 #undef SCORE_TILE
 }
 
@@ -170,7 +174,7 @@ static void K(scores)(const struct attnx_attention *a, const struct K(head) *hea
                       ptrdiff_t first, ptrdiff_t keys, real *s, real *converted) {
     ptrdiff_t row;
     const real *key = K(block_of)(&a->key, head->key, first, keys, a->head_dim, converted, &row);
-    if (rows->vecs == 1) K(score_columns)(key, row, rows, a->head_dim, keys, 1, s);
-    else if (rows->vecs == 2) K(score_columns)(key, row, rows, a->head_dim, keys, 2, s);
-    else K(score_columns)(key, row, rows, a->head_dim, keys, 3, s);
+    if (rows->vecs == 1) K(score_columns)(key, row, rows, a->head_dim, keys, 1, SCORE_ROWS_1, s);
+    else if (rows->vecs == 2) K(score_columns)(key, row, rows, a->head_dim, keys, 2, SCORE_ROWS_2, s);
+    else K(score_columns)(key, row, rows, a->head_dim, keys, 3, SCORE_ROWS, s);
 }

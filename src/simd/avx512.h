@@ -36,10 +36,10 @@ ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return _mm512_max_ps(a, b); }
 ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return _mm512_min_ps(a, b); }
 ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return _mm512_fmadd_ps(a, b, c); }
 ATTNX_INLINE f32_v f32_fms(f32_v a, f32_v b, f32_v c) { return _mm512_fmsub_ps(a, b, c); }
-ATTNX_INLINE f32_v f32_round(f32_v v) { return _mm512_roundscale_ps(v, 0x08); }
-ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
-    const __mmask16 normal = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
-    return _mm512_maskz_scalef_ps(normal, v, n);
+ATTNX_INLINE f32_v f32_scale2(f32_v r, f32_v t) {
+    const __m512 power = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23));
+    const __mmask16 normal = _mm512_cmp_ps_mask(t, _mm512_set1_ps(F32_ROUND - 126), _CMP_NLT_UQ);
+    return _mm512_maskz_fmadd_ps(normal, r, power, power);
 }
 ATTNX_INLINE f32_v f32_abs(f32_v v) { return _mm512_abs_ps(v); }
 ATTNX_INLINE f32_m f32_lt(f32_v a, f32_v b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
@@ -114,10 +114,10 @@ ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return _mm512_max_pd(a, b); }
 ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return _mm512_min_pd(a, b); }
 ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return _mm512_fmadd_pd(a, b, c); }
 ATTNX_INLINE f64_v f64_fms(f64_v a, f64_v b, f64_v c) { return _mm512_fmsub_pd(a, b, c); }
-ATTNX_INLINE f64_v f64_round(f64_v v) { return _mm512_roundscale_pd(v, 0x08); }
-ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
-    const __mmask8 normal = _mm512_cmp_pd_mask(n, _mm512_set1_pd(-1022.0), _CMP_NLT_UQ);
-    return _mm512_maskz_scalef_pd(normal, v, n);
+ATTNX_INLINE f64_v f64_scale2(f64_v r, f64_v t) {
+    const __m512d power = _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(t), 52));
+    const __mmask8 normal = _mm512_cmp_pd_mask(t, _mm512_set1_pd(F64_ROUND - 1022), _CMP_NLT_UQ);
+    return _mm512_maskz_fmadd_pd(normal, r, power, power);
 }
 ATTNX_INLINE f64_v f64_abs(f64_v v) { return _mm512_abs_pd(v); }
 ATTNX_INLINE f64_m f64_lt(f64_v a, f64_v b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
@@ -169,4 +169,4 @@ ATTNX_INLINE void f64_zip(f64_v *r) {
 }
 
 /* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
-enum { SCORE_ROWS = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };
+enum { SCORE_ROWS = 8, SCORE_ROWS_2 = 8, SCORE_ROWS_1 = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };

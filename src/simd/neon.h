@@ -37,11 +37,10 @@ ATTNX_INLINE f32_v f32_max(f32_v a, f32_v b) { return vmaxq_f32(a, b); }
 ATTNX_INLINE f32_v f32_min(f32_v a, f32_v b) { return vminq_f32(a, b); }
 ATTNX_INLINE f32_v f32_fma(f32_v a, f32_v b, f32_v c) { return vfmaq_f32(c, a, b); }
 ATTNX_INLINE f32_v f32_fms(f32_v a, f32_v b, f32_v c) { return vfmaq_f32(vnegq_f32(c), a, b); }
-ATTNX_INLINE f32_v f32_round(f32_v v) { return vrndnq_f32(v); }
-ATTNX_INLINE f32_v f32_ldexp(f32_v v, f32_v n) {
-    const int32x4_t biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-    const uint32x4_t tiny = vcltq_f32(n, vdupq_n_f32(-126.0f));
-    return vbslq_f32(tiny, vdupq_n_f32(0), vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32(biased, 23))));
+ATTNX_INLINE f32_v f32_scale2(f32_v r, f32_v t) {
+    const float32x4_t power = vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23));
+    const uint32x4_t tiny = vcltq_f32(t, vdupq_n_f32(F32_ROUND - 126));
+    return vbslq_f32(tiny, vdupq_n_f32(0), vfmaq_f32(power, r, power));
 }
 ATTNX_INLINE f32_v f32_abs(f32_v v) { return vabsq_f32(v); }
 ATTNX_INLINE f32_m f32_lt(f32_v a, f32_v b) { return vcltq_f32(a, b); }
@@ -101,11 +100,10 @@ ATTNX_INLINE f64_v f64_max(f64_v a, f64_v b) { return vmaxq_f64(a, b); }
 ATTNX_INLINE f64_v f64_min(f64_v a, f64_v b) { return vminq_f64(a, b); }
 ATTNX_INLINE f64_v f64_fma(f64_v a, f64_v b, f64_v c) { return vfmaq_f64(c, a, b); }
 ATTNX_INLINE f64_v f64_fms(f64_v a, f64_v b, f64_v c) { return vfmaq_f64(vnegq_f64(c), a, b); }
-ATTNX_INLINE f64_v f64_round(f64_v v) { return vrndnq_f64(v); }
-ATTNX_INLINE f64_v f64_ldexp(f64_v v, f64_v n) {
-    const int64x2_t biased = vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1023));
-    const uint64x2_t tiny = vcltq_f64(n, vdupq_n_f64(-1022.0));
-    return vbslq_f64(tiny, vdupq_n_f64(0), vmulq_f64(v, vreinterpretq_f64_s64(vshlq_n_s64(biased, 52))));
+ATTNX_INLINE f64_v f64_scale2(f64_v r, f64_v t) {
+    const float64x2_t power = vreinterpretq_f64_s64(vshlq_n_s64(vreinterpretq_s64_f64(t), 52));
+    const uint64x2_t tiny = vcltq_f64(t, vdupq_n_f64(F64_ROUND - 1022));
+    return vbslq_f64(tiny, vdupq_n_f64(0), vfmaq_f64(power, r, power));
 }
 ATTNX_INLINE f64_v f64_abs(f64_v v) { return vabsq_f64(v); }
 ATTNX_INLINE f64_m f64_lt(f64_v a, f64_v b) { return vcltq_f64(a, b); }
@@ -128,4 +126,4 @@ ATTNX_INLINE void f64_unzip(f64_v *r) { f64_transpose(r); }
 ATTNX_INLINE void f64_zip(f64_v *r) { f64_transpose(r); }
 
 /* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
-enum { SCORE_ROWS = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };
+enum { SCORE_ROWS = 8, SCORE_ROWS_2 = 8, SCORE_ROWS_1 = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };

@@ -5,7 +5,7 @@ typedef double f64_v;
 typedef int f64_m;
 enum { f32_width = 1, f64_width = 1 };
 
-#define SCALAR_WORDS(R, real, bits, wide, bias, shift, magic, fused)                                   \
+#define SCALAR_WORDS(R, real, bits, bias, shift, round, fused)                                         \
     ATTNX_INLINE real R##_load(const real *p) { return *p; }                                           \
     ATTNX_INLINE real R##_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : 0; }                \
     ATTNX_INLINE void R##_store(real *p, real v) { *p = v; }                                           \
@@ -22,14 +22,14 @@ enum { f32_width = 1, f64_width = 1 };
     ATTNX_INLINE real R##_min(real a, real b) { return a < b ? a : b; }                                \
     ATTNX_INLINE real R##_fma(real a, real b, real c) { return a * b + c; }                            \
     ATTNX_INLINE real R##_fms(real a, real b, real c) { return fused; }                                \
-    /* Adding and subtracting 1.5 * 2^mantissa rounds to nearest even while |v| < 2^(mantissa - 1). */ \
-    ATTNX_INLINE real R##_round(real v) { return (v + magic) - magic; }                                \
-    ATTNX_INLINE real R##_ldexp(real v, real n) {                                                      \
-        if (n < 1 - bias) return 0;                                                                    \
-        const bits power = (bits)(wide)(n == n ? n + bias : 0) << shift;                               \
+    ATTNX_INLINE real R##_scale2(real r, real t) {                                                     \
+        bits power;                                                                                    \
         real scale;                                                                                    \
+        if (t < round - (bias - 1)) return 0;                                                          \
+        memcpy(&power, &t, sizeof power);                                                              \
+        power <<= shift;                                                                               \
         memcpy(&scale, &power, sizeof scale);                                                          \
-        return v * scale;                                                                              \
+        return r * scale + scale;                                                                      \
     }                                                                                                  \
     ATTNX_INLINE real R##_abs(real v) { return v < 0 ? -v : v + (real)0; }                             \
     ATTNX_INLINE int R##_lt(real a, real b) { return a < b; }                                          \
@@ -46,8 +46,8 @@ enum { f32_width = 1, f64_width = 1 };
     ATTNX_INLINE void R##_unzip(real *r) { (void)r; }                                                  \
     ATTNX_INLINE void R##_zip(real *r) { (void)r; }
 
-SCALAR_WORDS(f32, float, uint32_t, int32_t, 127, 23, 12582912.0f, (float)((double)a * (double)b - (double)c))
-SCALAR_WORDS(f64, double, uint64_t, int64_t, 1023, 52, 6755399441055744.0, fma(a, b, -c))
+SCALAR_WORDS(f32, float, uint32_t, 127, 23, F32_ROUND, (float)((double)a * (double)b - (double)c))
+SCALAR_WORDS(f64, double, uint64_t, 1023, 52, F64_ROUND, fma(a, b, -c))
 #undef SCALAR_WORDS
 
 ATTNX_INLINE f32_v f32_load_bf16(const uint16_t *p) {
@@ -98,4 +98,4 @@ ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
 }
 
 /* Rows x vectors of a tile: what a compiler keeps in 16 scalar registers. */
-enum { SCORE_ROWS = 4, SCORE_VECS = 2, VALUE_ROWS = 2, VALUE_VECS = 4 };
+enum { SCORE_ROWS = 4, SCORE_ROWS_2 = 4, SCORE_ROWS_1 = 8, SCORE_VECS = 2, VALUE_ROWS = 2, VALUE_VECS = 4 };
