@@ -119,10 +119,10 @@ static void K(values)(const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t key
                       const real *packed) {
     const ptrdiff_t w = V(width), skipped = first % K(block_keys);
     ptrdiff_t d = 0;
-#define VALUE_COLUMNS(n)                                                                                             \
-    do {                                                                                                             \
-        K(value_columns)(rows, packed + d * K(block_keys) + skipped * (n) * w, keys, n, s, rows->sums + d, merge);   \
-        d += (n) * w;                                                                                                \
+#define VALUE_COLUMNS(n)                                                                                           \
+    do {                                                                                                           \
+        K(value_columns)(rows, packed + d * K(block_keys) + skipped * (n) * w, keys, n, s, rows->sums + d, merge); \
+        d += (n) * w;                                                                                              \
     } while (0)
     while (rows->stride - d >= VALUE_VECS * w) VALUE_COLUMNS(VALUE_VECS);
     if (VALUE_VECS > 3 && rows->stride - d >= 3 * w) VALUE_COLUMNS(3);
@@ -157,7 +157,7 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
 struct K(scratch) {
     real *s, *converted, *merge;
     real *values;
-    ptrdiff_t values_of; /* the block that is packed there, or -1 */
+    ptrdiff_t values_of;        /* the block that is packed there, or -1 */
     const struct K(head) *next; /* what this thread works on after this, or NULL */
 };
 
@@ -177,7 +177,7 @@ static void K(join_block)(const struct attnx_attention *a, const struct K(head) 
     if (marks) {
         K(mask_block)(a, head, rows, first, keys, s, 1);
         K(values_marked)(a, head, rows, first, keys, s, merge);
-    } else if (rows->count <= K(few) && (a->value.storage == REAL_STORAGE || !REAL_IS_F64)) {
+    } else if (rows->count <= K(few) &&(a->value.storage == REAL_STORAGE || !REAL_IS_F64)) {
         K(values_few)(a, head, rows, first, keys, s, merge);
     } else {
         if (scratch->values_of != first / K(block_keys)) {

@@ -6,7 +6,8 @@
  */
 enum {
     linear_rows = 64, /* rows of a task: with 768 inputs 192 KiB, which stay in L2 while panels stream past them */
-    linear_depth = 64, /* inputs at a time: 12 KiB of a panel stay in L1 for all rows. With AVX2, whose panels run past twice as fast as with
+    linear_depth =
+        64, /* inputs at a time: 12 KiB of a panel stay in L1 for all rows. With AVX2, whose panels run past twice as fast as with
                         AVX-512, 64 and 128 were 10 to 15 % faster than all inputs at once, 256 7 % */
     linear_vecs = 3
 };

@@ -5,45 +5,45 @@ typedef double f64_v;
 typedef int f64_m;
 enum { f32_width = 1, f64_width = 1 };
 
-#define SCALAR_WORDS(R, real, bits, bias, shift, round, fused)                                         \
-    ATTNX_INLINE real R##_load(const real *p) { return *p; }                                           \
-    ATTNX_INLINE real R##_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : 0; }                \
-    ATTNX_INLINE void R##_store(real *p, real v) { *p = v; }                                           \
-    ATTNX_INLINE void R##_store_n(real *p, real v, ptrdiff_t n) {                                      \
-        if (n > 0) *p = v;                                                                             \
-    }                                                                                                  \
-    ATTNX_INLINE real R##_set1(real x) { return x; }                                                   \
-    ATTNX_INLINE real R##_iota(void) { return 0; }                                                     \
-    ATTNX_INLINE real R##_add(real a, real b) { return a + b; }                                        \
-    ATTNX_INLINE real R##_sub(real a, real b) { return a - b; }                                        \
-    ATTNX_INLINE real R##_mul(real a, real b) { return a * b; }                                        \
-    ATTNX_INLINE real R##_div(real a, real b) { return a / b; }                                        \
-    ATTNX_INLINE real R##_max(real a, real b) { return a > b ? a : b; }                                \
-    ATTNX_INLINE real R##_min(real a, real b) { return a < b ? a : b; }                                \
-    ATTNX_INLINE real R##_fma(real a, real b, real c) { return a * b + c; }                            \
-    ATTNX_INLINE real R##_fms(real a, real b, real c) { return fused; }                                \
-    ATTNX_INLINE real R##_scale2(real r, real t) {                                                     \
-        bits power;                                                                                    \
-        real scale;                                                                                    \
-        if (t < round - (bias - 1)) return 0;                                                          \
-        memcpy(&power, &t, sizeof power);                                                              \
-        power <<= shift;                                                                               \
-        memcpy(&scale, &power, sizeof scale);                                                          \
-        return r * scale + scale;                                                                      \
-    }                                                                                                  \
-    ATTNX_INLINE real R##_abs(real v) { return v < 0 ? -v : v + (real)0; }                             \
-    ATTNX_INLINE int R##_lt(real a, real b) { return a < b; }                                          \
-    ATTNX_INLINE int R##_le(real a, real b) { return a <= b; }                                         \
-    ATTNX_INLINE int R##_eq(real a, real b) { return a == b; }                                         \
-    ATTNX_INLINE real R##_select(int m, real a, real b) { return m ? a : b; }                          \
-    ATTNX_INLINE int R##_all(int m) { return m; }                                                      \
-    ATTNX_INLINE real R##_from_bytes(const uint8_t *p, ptrdiff_t n, real yes, real no) {               \
-        return n > 0 && *p ? yes : no;                                                                 \
-    }                                                                                                  \
-    ATTNX_INLINE real R##_sum(real v) { return v; }                                                    \
-    ATTNX_INLINE real R##_hmax(real v) { return v; }                                                   \
-    ATTNX_INLINE void R##_transpose(real *r) { (void)r; }                                              \
-    ATTNX_INLINE void R##_unzip(real *r) { (void)r; }                                                  \
+#define SCALAR_WORDS(R, real, bits, bias, shift, round, fused)                           \
+    ATTNX_INLINE real R##_load(const real *p) { return *p; }                             \
+    ATTNX_INLINE real R##_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : 0; }  \
+    ATTNX_INLINE void R##_store(real *p, real v) { *p = v; }                             \
+    ATTNX_INLINE void R##_store_n(real *p, real v, ptrdiff_t n) {                        \
+        if (n > 0) *p = v;                                                               \
+    }                                                                                    \
+    ATTNX_INLINE real R##_set1(real x) { return x; }                                     \
+    ATTNX_INLINE real R##_iota(void) { return 0; }                                       \
+    ATTNX_INLINE real R##_add(real a, real b) { return a + b; }                          \
+    ATTNX_INLINE real R##_sub(real a, real b) { return a - b; }                          \
+    ATTNX_INLINE real R##_mul(real a, real b) { return a * b; }                          \
+    ATTNX_INLINE real R##_div(real a, real b) { return a / b; }                          \
+    ATTNX_INLINE real R##_max(real a, real b) { return a > b ? a : b; }                  \
+    ATTNX_INLINE real R##_min(real a, real b) { return a < b ? a : b; }                  \
+    ATTNX_INLINE real R##_fma(real a, real b, real c) { return a * b + c; }              \
+    ATTNX_INLINE real R##_fms(real a, real b, real c) { return fused; }                  \
+    ATTNX_INLINE real R##_scale2(real r, real t) {                                       \
+        bits power;                                                                      \
+        real scale;                                                                      \
+        if (t < round - (bias - 1)) return 0;                                            \
+        memcpy(&power, &t, sizeof power);                                                \
+        power <<= shift;                                                                 \
+        memcpy(&scale, &power, sizeof scale);                                            \
+        return r * scale + scale;                                                        \
+    }                                                                                    \
+    ATTNX_INLINE real R##_abs(real v) { return v < 0 ? -v : v + (real)0; }               \
+    ATTNX_INLINE int R##_lt(real a, real b) { return a < b; }                            \
+    ATTNX_INLINE int R##_le(real a, real b) { return a <= b; }                           \
+    ATTNX_INLINE int R##_eq(real a, real b) { return a == b; }                           \
+    ATTNX_INLINE real R##_select(int m, real a, real b) { return m ? a : b; }            \
+    ATTNX_INLINE int R##_all(int m) { return m; }                                        \
+    ATTNX_INLINE real R##_from_bytes(const uint8_t *p, ptrdiff_t n, real yes, real no) { \
+        return n > 0 && *p ? yes : no;                                                   \
+    }                                                                                    \
+    ATTNX_INLINE real R##_sum(real v) { return v; }                                      \
+    ATTNX_INLINE real R##_hmax(real v) { return v; }                                     \
+    ATTNX_INLINE void R##_transpose(real *r) { (void)r; }                                \
+    ATTNX_INLINE void R##_unzip(real *r) { (void)r; }                                    \
     ATTNX_INLINE void R##_zip(real *r) { (void)r; }
 
 SCALAR_WORDS(f32, float, uint32_t, 127, 23, F32_ROUND, (float)((double)a * (double)b - (double)c))
