@@ -4,13 +4,10 @@
  * the inputs in order whatever the number of rows, so a row's bits do not depend on the batch it came in; a BLAS, whose
  * path depends on the row count, does not promise that.
  */
-enum {
-    linear_rows = 64, /* rows of a task: with 768 inputs 192 KiB, which stay in L2 while panels stream past them */
-    linear_depth =
-        64, /* inputs at a time: 12 KiB of a panel stay in L1 for all rows. With AVX2, whose panels run past twice as fast as with
-                        AVX-512, 64 and 128 were 10 to 15 % faster than all inputs at once, 256 7 % */
-    linear_vecs = 3
-};
+/* Rows of a task: with 768 inputs 192 KiB, which stay in L2 while panels stream past them. Inputs at a time: 12 KiB of a
+ * panel, which stay in L1 for all those rows. With AVX2, where panels run past twice as fast as with AVX-512, 64 and 128
+ * inputs at a time were 10 to 15 % faster than all at once, 256 were 8 %. */
+enum { linear_rows = 64, linear_depth = 64, linear_vecs = 3 };
 
 /* The end of a task: activation and residual of `vecs` vectors of columns. Sums go through memory, so that one loop serves
  * every tile; unrolled over the accumulators it was 1,100 instructions a tile shape. */
