@@ -46,7 +46,9 @@ def test_a_page_in_a_pipe(model: Path, command: list[str]) -> None:
 def test_a_picture_without_its_package(tmp_path: Path) -> None:
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
     environment = HERE | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE['PYTHONPATH']}"}
-    done = attnx("pronounce", "cat", "--html", "a.html", "--png", "a.png", cwd=tmp_path, env=environment)
+    done = attnx(
+        "pronounce", "cat", "--html", "a.html", "--png", "a.png", cwd=tmp_path, env=environment
+    )
     assert_one_line(done, "pip install 'attnx[view]'")
     assert done.stdout == b""
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("a.")] == []

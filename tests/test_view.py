@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import ml_dtypes
@@ -93,7 +94,12 @@ def test_wrong_arguments(arguments: Any, message: str) -> None:
 def test_heads_stand_one_under_the_other() -> None:
     heads = np.stack([WEIGHTS, WEIGHTS[::-1]])
     parts = to_text(heads, ["a", "b"], width=60).split("\n\n")
-    assert parts == ["head 0", to_text(heads[0], ["a", "b"]), "head 1", to_text(heads[1], ["a", "b"])]
+    assert parts == [
+        "head 0",
+        to_text(heads[0], ["a", "b"]),
+        "head 1",
+        to_text(heads[1], ["a", "b"]),
+    ]
 
 
 def test_halves_are_floats() -> None:
@@ -142,7 +148,7 @@ def test_a_heatmap_on_given_axes() -> None:
     assert heatmap(WEIGHTS, ax=right) is figure
     assert not left.images
     assert texts(right.get_xticklabels()) == ["0", "1", "2"]
-    with pytest.raises(ValueError, match="ax takes one matrix.*2 heads"):
+    with pytest.raises(ValueError, match=r"ax takes one matrix.*2 heads"):
         heatmap(np.stack([WEIGHTS, WEIGHTS]), ax=left)
 
 
@@ -155,6 +161,11 @@ def test_a_grid_of_heads_shares_one_scale() -> None:
         np.testing.assert_array_equal(ax.images[0].get_array(), matrix)
         assert ax.images[0].get_clim() == (0, np.float32(0.8))
     assert scale.get_ylim() == (0, np.float32(0.8))
+    figure.canvas.draw()
+    seen = [
+        [label.get_visible() and label.get_text() for label in ax.get_xticklabels()] for ax in grid
+    ]
+    assert [labels == ["x", "y", "z"] for labels in seen] == [False, False, True, True, True]
 
 
 def test_missing_weights_are_hatched() -> None:
@@ -174,14 +185,16 @@ def test_a_png_of_any_size(shape: tuple[int, ...]) -> None:
 
 
 def test_labels_do_not_overlap() -> None:
-    figure = heatmap(np.random.default_rng(0).random((128, 300)), [f"token {i}" for i in range(128)])
+    figure = heatmap(
+        np.random.default_rng(0).random((128, 300)), [f"token {i}" for i in range(128)]
+    )
     figure.canvas.draw()
     ax = figure.axes[0]
     for labels, side in ((ax.get_yticklabels(), "y"), (ax.get_xticklabels(), "x")):
         boxes = [label.get_window_extent() for label in labels if label.get_text()]
         assert len(boxes) > 60
         lows = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for box in boxes)
-        assert all(this[1] <= following[0] + 1 for this, following in zip(lows, lows[1:], strict=False))
+        assert all(this[1] <= following[0] + 1 for this, following in pairwise(lows))
 
 
 @pytest.mark.parametrize("bad", [-0.5, np.inf, -np.inf])

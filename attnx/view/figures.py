@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.embed import json_item
-from bokeh.models import ColorBar, ColumnDataSource, FixedTicker, LinearColorMapper, NoOverlap, PlainText
+from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NoOverlap, PlainText
+from bokeh.models.annotations import ColorBar
+from bokeh.models.glyphs import Image
 from bokeh.palettes import Blues9, Blues256, interp_palette
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
 if TYPE_CHECKING:
-    from bokeh.plotting import figure as Figure  # noqa: N812
+    from bokeh.plotting import figure as Figure
 
 # From the colour of the paper through one hue, which every kind of colour vision can order.
 PALETTES = {
@@ -56,19 +58,27 @@ def _source(*columns: str) -> ColumnDataSource:
     return ColumnDataSource({column: [] for column in columns})
 
 
-def _colours(name: str) -> LinearColorMapper:
-    return LinearColorMapper(palette=PALETTES["light"], low=0, high=1, nan_color="#00000000", name=name)
-
-
-def _images(length: int, keys_length: int) -> ColumnDataSource:
-    return ColumnDataSource({"image": [np.zeros((length, keys_length), np.float32)], "x": [0], "y": [0]})
+def _add_maps(
+    plot: Figure, name: str, length: int, keys_length: int, width: float, height: float
+) -> LinearColorMapper:
+    """Add what draws weights as cells of colour, and return the scale."""
+    colours = LinearColorMapper(
+        palette=PALETTES["light"], low=0, high=1, nan_color="#00000000", name=f"{name} colours"
+    )
+    weights = np.zeros((length, keys_length), np.float32)
+    source = ColumnDataSource({"image": [weights], "x": [0], "y": [0]})
+    image = Image(image="image", x="x", y="y", dw=width, dh=height, color_mapper=colours)
+    plot.add_glyph(source, image, name=name)
+    return colours
 
 
 def _label(axis: Any, labels: list[str], places: list[float]) -> None:
     """Put labels beside rows or columns. As plain text: Bokeh would fetch what it needs for TeX."""
     axis.ticker = FixedTicker(ticks=places)
     axis.major_label_overrides = {
-        place: PlainText(text=label if len(label) <= _WIDEST_LABEL else label[:_WIDEST_LABEL - 1] + "\u2026")
+        place: PlainText(
+            text=label if len(label) <= _WIDEST_LABEL else label[: _WIDEST_LABEL - 1] + "\u2026"
+        )
         for place, label in zip(places, labels, strict=True)
     }
 
@@ -79,20 +89,19 @@ def _matrix(queries: list[str], keys: list[str]) -> Figure:
     plot = _figure("matrix", x_range=(0, keys_length), y_range=(length, 0), x_axis_location="above")
     _label(plot.xaxis, keys, [column + 0.5 for column in range(keys_length)])
     _label(plot.yaxis, queries, [row + 0.5 for row in range(length)])
-    colours = _colours("matrix colours")
     plot.rect(
         "x", "y", 1, 1, source=_source("x", "y"), name="missing", fill_color=None, line_color=None,
         hatch_pattern="diagonal_cross", hatch_scale=6,
     )  # fmt: skip
-    plot.image(
-        "image", "x", "y", dw=keys_length, dh=length, source=_images(length, keys_length), name="cells",
-        color_mapper=colours,
-    )  # fmt: skip
+    colours = _add_maps(plot, "cells", length, keys_length, keys_length, length)
     plot.quad(
         "left", "right", "bottom", "top", source=_source("left", "right", "bottom", "top", "width"),
         name="cursor", fill_color=None, line_width="width",
     )  # fmt: skip
-    scale = ColorBar(color_mapper=colours, height=8, padding=4, title="weight", title_text_font_style="normal", name="scale")
+    scale = ColorBar(
+        color_mapper=colours, height=8, padding=4, title="weight", title_text_font_style="normal",
+        name="scale",
+    )  # fmt: skip
     plot.add_layout(scale, "below")
     return plot
 
@@ -131,9 +140,8 @@ def _overview(layers: int, maps: int, length: int, keys_length: int) -> Figure:
     _label(plot.xaxis, heads, middles[:maps])
     _label(plot.yaxis, [*map(str, range(layers))], middles[:layers])
     plot.axis.major_label_policy = NoOverlap(min_distance=2)
-    plot.image(
-        "image", "x", "y", dw=0.92, dh=0.92, source=_images(length, keys_length), name="maps",
-        color_mapper=_colours("overview colours"),
-    )  # fmt: skip
-    plot.rect("x", "y", 0.98, 0.98, source=_source("x", "y"), name="chosen", fill_color=None, line_width=3)
+    _add_maps(plot, "maps", length, keys_length, 0.92, 0.92)
+    plot.rect(
+        "x", "y", 0.98, 0.98, source=_source("x", "y"), name="chosen", fill_color=None, line_width=3
+    )
     return plot

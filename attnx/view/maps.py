@@ -42,7 +42,8 @@ def mean_of_heads(maps: Maps) -> Maps:
     """Return the mean (layers, 1, L, S) over the heads in which a weight is there, else NaN."""
     there = (~np.isnan(maps)).sum(axis=1, keepdims=True)
     total = np.nansum(maps, axis=1, keepdims=True, dtype=np.float64)
-    return np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
+    mean: Maps = np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
+    return mean
 
 
 def received(maps: Maps) -> Maps:

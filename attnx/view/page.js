@@ -114,7 +114,7 @@
     const shown = matrix(), {part} = plots.matrix, cells = part("cells").data_source;
     cells.data.image[0].set(shown);
     cells.change.emit();
-    part("matrix colours").high = largest(shown);
+    part("cells colours").high = largest(shown);
     const missing = [...shown.keys()].filter(index => isNaN(shown[index]));
     fill("matrix", "missing", {x: missing.map(i => i % S + 0.5), y: missing.map(i => Math.floor(i / S) + 0.5)});
     drawCursor();
@@ -159,17 +159,14 @@
   }
 
   function drawLines() {
-    const shown = matrix(), most = largest(shown), token = state.pinned ?? state.token;
+    const shown = matrix(), token = state.pinned ?? state.token;
     const {pitch, pixels, left, right, bar, from, to, bars} = sides, middle = index => (index + 1.5) * pitch;  // below the headings
-    const wanted = [];
-    for (let i = 0; i < L; i++) {
-      if (token?.side === "query" && token.index !== i) continue;
-      for (let j = 0; j < S; j++) {
-        if (token?.side === "key" && token.index !== j) continue;
-        const opacity = shown[i * S + j] / most;
-        if (opacity >= 0.01) wanted.push([opacity, i, j]);  // what is fainter is not seen
-      }
-    }
+    const rows = token?.side === "query" ? [token.index] : queries.keys(), columns = token?.side === "key" ? [token.index] : [...keys.keys()];
+    let wanted = [];
+    for (const i of rows) for (const j of columns) wanted.push([shown[i * S + j], i, j]);
+    const most = largest(wanted.map(line => line[0]));
+    // The largest weight is drawn in full. What is below a hundredth of it would not be seen.
+    wanted = wanted.filter(line => line[0] >= most / 100).map(([weight, i, j]) => [weight / most, i, j]);
     wanted.sort((a, b) => a[0] - b[0]);
     fill("lines", "links", {
       x0: wanted.map(() => from), y0: wanted.map(line => middle(line[1])),
@@ -287,7 +284,7 @@
     }
     const palette = data.palettes[dark ? "dark" : "light"];
     const {part} = plots.matrix;
-    part("matrix colours").palette = palette;
+    part("cells colours").palette = palette;
     part("scale").setv({major_label_text_color: ink, title_text_color: muted, background_fill_color: null, major_tick_line_color: ink});
     part("missing").glyph.setv({hatch_color: {value: muted}});
     part("cursor").glyph.setv({line_color: accent});
@@ -297,7 +294,7 @@
     lines("received").glyph.setv({fill_color: accent});
     lines("tokens").glyph.setv({text_color: {value: ink}});
     if (plots.overview) {
-      plots.overview.part("overview colours").palette = palette;
+      plots.overview.part("maps colours").palette = palette;
       plots.overview.part("chosen").glyph.setv({line_color: accent});
     }
   }

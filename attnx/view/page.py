@@ -88,7 +88,9 @@ def to_html(
     check_weights(maps, _LARGEST)
     layers, heads, length, keys_length = maps.shape
     if 0 in maps.shape:
-        raise ValueError(f"weights must have at least one layer, head, query and key, got {maps.shape}")
+        raise ValueError(
+            f"weights must have at least one layer, head, query and key, got {maps.shape}"
+        )
     if not -layers <= layer < layers:
         raise ValueError(f"layer must lie between 0 and {layers - 1}, got {layer}")
     if head is not None and not 0 <= head < heads:

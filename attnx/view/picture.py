@@ -76,13 +76,15 @@ def heatmap(
 
     maps, rows, columns = _checked(weights, queries, keys)
     if ax is None:
-        figure = pyplot.figure(figsize=_size(maps), layout="constrained")
-        _draw(_grid(figure, maps), maps, rows, columns)
-        return figure
+        made = pyplot.figure(figsize=_size(maps), layout="constrained")
+        _draw(_grid(made, maps), maps, rows, columns)
+        return made
     if len(maps) != 1:
         raise ValueError(f"ax takes one matrix of weights, got {len(maps)} heads")
     _draw([ax], maps, rows, columns)
-    return ax.figure.figure if hasattr(ax.figure, "figure") else ax.figure
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # it was just drawn on
+    return figure
 
 
 def to_png(
@@ -155,13 +157,14 @@ def _draw(grid: list[Axes], maps: Maps, rows: list[str], columns: list[str]) -> 
         image = ax.imshow(matrix, cmap=_COLOURS, vmin=0, vmax=largest, aspect="auto")
         if len(maps) > 1:
             ax.set_title(f"head {head}", fontsize="small")
-    first = grid[0]
-    side = 1 if len(maps) == 1 else _across(len(maps))
-    wide, high = first.figure.get_size_inches() / side
-    # The axes of a grid are shared, and their labels stand at its left and lower edge.
-    _label(first.xaxis, columns, wide - _AROUND / side, rotation=90)
-    _label(first.yaxis, rows, high - _AROUND / side, rotation=0)
-    first.figure.colorbar(image, ax=grid, label="weight")
+    figure, across = grid[0].figure, _across(len(maps))
+    for head, ax in enumerate(grid):
+        # In a grid matplotlib shows the labels at its left and lower edge, but not above a gap.
+        _label(ax.yaxis, rows, ax.bbox.height / figure.dpi, rotation=0)
+        _label(ax.xaxis, columns, ax.bbox.width / figure.dpi, rotation=90)
+        if head + across >= len(maps):
+            ax.xaxis.set_tick_params(labelbottom=True)
+    figure.colorbar(image, ax=grid, label="weight", aspect=max(20, figure.bbox.height / 25))
 
 
 def _label(axis: Axis, labels: list[str], inches: float, rotation: int) -> None:
