@@ -40,7 +40,7 @@ def start_chromium(profile: Path) -> webdriver.Chrome:
     options.binary_location = str(CHROMIUM)
     for argument in (
         "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-        "disable-background-networking", "disable-component-update", "disable-dev-shm-usage",
+        "disable-background-networking", "hide-scrollbars", "disable-component-update", "disable-dev-shm-usage",
         "host-resolver-rules=MAP * ~NOTFOUND", f"user-data-dir={profile}",
     ):  # fmt: skip
         options.add_argument(f"--{argument}")

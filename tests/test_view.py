@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -227,3 +230,14 @@ def test_importing_brings_no_plotting_library() -> None:
     code = "import attnx.view, sys; print({'matplotlib', 'bokeh', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_page_in_docs_is_true() -> None:
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    failed, run = doctest.testfile(
+        str(docs / "view.md"), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE
+    )
+    assert (failed, run > 8) == (0, True)
+    named = set(re.findall(r"\((images/[\w-]+\.png)\)", (docs / "view.md").read_text("utf-8")))
+    assert named == {f"images/{path.name}" for path in (docs / "images").iterdir()}
+    assert all((docs / name).stat().st_size < 150_000 for name in named)

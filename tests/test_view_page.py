@@ -89,7 +89,7 @@ def test_missing_weights_stay_missing() -> None:
 
 def test_text_is_escaped() -> None:
     page = to_html(WEIGHTS, QUERIES, KEYS, title="</title><script>alert('$data')</script>")
-    assert page.count("<script") == page.count("</script") == 2
+    assert page.count("<script") == page.count("</script") == 3
     assert "alert(1)" in page
     assert "<script>alert" not in page
     assert "<title>&lt;/title&gt;&lt;script&gt;alert(&#x27;$data&#x27;)" in page

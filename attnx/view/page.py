@@ -180,5 +180,6 @@ def _page(title: str, data: dict[str, Any], maps: int) -> str:
         style=files.joinpath("page.css").read_text("utf-8"),
         # A script's data ends at the first "</script", whatever JSON it is in.
         data=json.dumps(data).replace("<", "\\u003c"),
+        weights=files.joinpath("weights.js").read_text("utf-8"),
         script=files.joinpath("page.js").read_text("utf-8"),
     )
