@@ -120,6 +120,7 @@ def test_one_text_a_line(model: Path, data: bytes, count: int) -> None:
     (["view", "--model", "MODEL", "the cat", "-o", "none/v.html"], "none: the output's folder"),
     (["view", "--model", "MODEL", "the cat", "--png", "."], "Is a directory"),
     (["pronounce", "cat", "--html", "/dev/full"], "No space left"),
+    (["pronounce", "cat", "--html", "v.npy", "--png", "v.npy"], "need a file each, got v.npy"),
     (["pronounce", "cat", "dog", "--html", "v.npy"], "a page or picture shows one WORD, got 2"),
     (["pronounce"], "required: WORD"),
     (["pronounce", "right", "r2d2"], "words[1] must have letters a to z and apostrophes alone"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def add_picture_options(command: argparse.ArgumentParser, what: str) -> None:
 def check_pictures(options: argparse.Namespace) -> bool:
     """Return whether a page or picture is asked for, or raise before any work if it cannot be written."""
     names = [name for name in (options.html, options.png) if name is not None]
+    if len(names) > len(set(names)):
+        raise ValueError(f"a page and a picture need a file each, got {names[0]} for both")
     for name in names:
         check_output(name)
     return bool(names)
@@ -54,7 +57,10 @@ def write_pictures(
         page = to_html(weights, queries, keys, title=title, layer=layer, head=head)
         made[options.html] = page.encode()
     if options.png is not None:
-        made[options.png] = to_png(shown, queries, keys)
+        with warnings.catch_warnings(record=True) as caught:  # of characters that no font has
+            made[options.png] = to_png(shown, queries, keys)
+        for warning in caught:
+            print(f"attnx: {options.png}: {warning.message}", file=sys.stderr)
     for name, data in made.items():
         with open_output(name) as file:
             file.write(data)

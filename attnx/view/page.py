@@ -64,8 +64,9 @@ def to_html(
     ImportError
         If Bokeh is not installed (``attnx[view]``).
     ValueError
-        If `weights` are not floats of these shapes, negative or above 400,000, if the labels are
-        not as many as queries and keys, or there is no such layer or head.
+        If `weights` are not floats of these shapes, negative or so large (400,000 / L) that four
+        digits have no room, if the labels are not as many as queries and keys, or there is no such
+        layer or head.
 
     Notes
     -----
@@ -85,12 +86,12 @@ def to_html(
     (True, True)
     """
     maps = as_maps(weights, most_axes=4)
-    check_weights(maps, _LARGEST)
     layers, heads, length, keys_length = maps.shape
     if 0 in maps.shape:
         raise ValueError(
             f"weights must have at least one layer, head, query and key, got {maps.shape}"
         )
+    check_weights(maps, _LARGEST / length)  # so that what a key receives is not larger either
     if not -layers <= layer < layers:
         raise ValueError(f"layer must lie between 0 and {layers - 1}, got {layer}")
     if head is not None and not 0 <= head < heads:
