@@ -91,7 +91,7 @@ def _matrix(queries: list[str], keys: list[str]) -> Figure:
     _label(plot.yaxis, queries, [row + 0.5 for row in range(length)])
     plot.rect(
         "x", "y", 1, 1, source=_source("x", "y"), name="missing", fill_color=None, line_color=None,
-        hatch_pattern="diagonal_cross", hatch_scale=6,
+        hatch_pattern="diagonal_cross", hatch_scale=10,
     )  # fmt: skip
     colours = _add_maps(plot, "cells", length, keys_length, keys_length, length)
     plot.quad(

@@ -264,7 +264,7 @@
     document.documentElement.dataset.theme = shown;
     byId("theme").textContent = shown === "dark" ? "Light" : "Dark";
     const style = getComputedStyle(document.documentElement);
-    const [ink, muted, accent, line] = ["--ink", "--muted", "--accent", "--line"].map(
+    const [ink, muted, edge, accent, line] = ["--ink", "--muted", "--edge", "--accent", "--line"].map(
       name => style.getPropertyValue(name).trim());
     for (const {model} of Object.values(plots)) {
       for (const axis of [...model.above, ...model.left])
@@ -275,7 +275,7 @@
     named("scale").setv({
       background_fill_color: null, major_label_text_color: ink, major_tick_line_color: ink, title_text_color: muted,
     });
-    named("missing").glyph.hatch_color = {value: muted};
+    named("missing").glyph.hatch_color = {value: edge};
     named("cursor").glyph.line_color = {value: accent};
     glyphs("links").glyph.line_color = {value: line};
     glyphs("marks").glyph.fill_color = {value: line};
