@@ -23,6 +23,7 @@ from attnx.vector_file import write_vectors
 LINES = "The cat sat on a mat.\n\ndogs ran\r\nby river"
 TEXTS = ["The cat sat on a mat.", "", "dogs ran", "by river"]
 COMMAND = [sys.executable, "-m", "attnx"]
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,11 @@ def test_one_text_a_line(model: Path, data: bytes, count: int) -> None:
     (["view", "--model", "MODEL", "the cat", "--layer", "2"], "--layer must lie between 0 and 1"),
     (["view", "--model", "MODEL", "the cat", "--head", "4"], "--head must be mean or from 0 to 3"),
     (["view", "--model", "MODEL", "the cat", "--head", "-1"], "--head"),
+    (["view", "--model", "MODEL", "the cat", "-o", "none/v.html"], "none: the output's folder"),
+    (["view", "--model", "MODEL", "the cat", "--png", "."], "Is a directory"),
+    (["pronounce", "cat", "--html", "/dev/full"], "No space left"),
+    (["pronounce", "cat", "--html", "v.npy", "--png", "v.npy"], "need a file each, got v.npy"),
+    (["pronounce", "cat", "dog", "--html", "v.npy"], "a page or picture shows one WORD, got 2"),
     (["pronounce"], "required: WORD"),
     (["pronounce", "right", "r2d2"], "words[1] must have letters a to z and apostrophes alone"),
     (["pronounce", "word", "--model", "gru"], "--model: invalid choice: 'gru'"),
@@ -127,9 +133,7 @@ def test_errors_are_one_line(model: Path, texts: Path, arguments: list[str], mes
     (texts.parent / "bad").mkdir()
     (texts.parent / "bad" / "config.json").write_text("{")
     arguments = [str(model) if part == "MODEL" else part for part in arguments]
-    root = str(Path(__file__).resolve().parent.parent)
-    environment = os.environ | {"PYTHONPATH": root}
-    done = attnx(*arguments, cwd=texts.parent, env=environment)
+    done = attnx(*arguments, cwd=texts.parent, env=HERE)
     assert_one_line(done, message)
     assert not (texts.parent / "v.npy").exists()
 
@@ -186,6 +190,9 @@ def test_view(model: Path) -> None:
     done = attnx("view", "--model", model, "The c\u00e4t \u5b57", env=plain)
     assert done.returncode == 0, done.stderr
     assert b"layer 1 of 0 to 1, mean of 4 heads" in done.stdout
+    done = attnx("view", "--model", model, "The cat", "--head", "all", env=plain)
+    assert b"layer 1 of 0 to 1, 4 heads: rows attend to columns\n\nhead 0\n\n" in done.stdout
+    assert b"\n\nhead 3\n\n" in done.stdout
     assert done.stdout.isascii()
 
 

@@ -1,4 +1,4 @@
-"""A matrix of attention weights in the terminal: shading to see it, numbers to read it."""
+"""Attention weights in the terminal: shading to see it, numbers to read it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from attnx.view.labels import as_labels
+from attnx.view.maps import Maps, as_maps
 
 # From nothing to everything, in fifths; the second for terminals and pipes that are not Unicode.
 _SHADES = " ░▒▓█"
@@ -23,7 +26,7 @@ def to_text(
     width: int | None = None,
     ascii_only: bool = False,
 ) -> str:
-    """Return a matrix of weights as lines of text, one a query.
+    """Return weights as lines of text, one a query.
 
     Each cell shows a weight as two shaded characters and as a number with two digits. The shade
     grows from blank below a fifth of the largest weight to full in the last fifth.
@@ -31,7 +34,8 @@ def to_text(
     Parameters
     ----------
     weights : array_like
-        Shape (L, S), float: what each query (row) attends to.
+        Shape (L, S), float: what each query (row) attends to; or (H, L, S): one matrix a head, each
+        under its number.
     queries, keys : sequence of str, optional
         L and S labels; default: their numbers. Labels too long for their place are cut, and
         characters that a terminal would obey are shown by their code.
@@ -54,13 +58,18 @@ def to_text(
     the  ##1.00   0.00
     cat  ..0.30 ++0.70
     """
-    matrix = np.asarray(weights)
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
-        raise ValueError(
-            f"weights must be a float matrix (L, S), got {matrix.dtype} of shape {matrix.shape}"
-        )
-    rows = _labels("queries", queries, matrix.shape[0], ascii_only)
-    columns = _labels("keys", keys, matrix.shape[1], ascii_only)
+    maps = as_maps(weights, most_axes=3)
+    rows = as_labels("queries", queries, maps.shape[1], ascii_only=ascii_only)
+    columns = as_labels("keys", keys, maps.shape[2], ascii_only=ascii_only)
+    texts = [_matrix(matrix, rows, columns, width, ascii_only) for matrix in maps]
+    if np.ndim(weights) == 2:
+        return texts[0]
+    return "\n\n".join(f"head {head}\n\n{text}" for head, text in enumerate(texts))
+
+
+def _matrix(
+    matrix: Maps, rows: list[str], columns: list[str], width: int | None, ascii_only: bool
+) -> str:
     margin = min(max(map(_columns, rows), default=0), _WIDEST_LABEL)
     cell = max(_NARROWEST_CELL, min(max(map(_columns, columns), default=0), _WIDEST_LABEL // 2))
     rows = [_fit(label, margin) for label in rows]
@@ -83,7 +92,7 @@ def _line(label: str, cells: Sequence[str]) -> str:
     return f"{label}  {' '.join(cells)}".rstrip()
 
 
-def _cells(matrix: npt.NDArray[np.floating], shades: str) -> list[list[str]]:
+def _cells(matrix: Maps, shades: str) -> list[list[str]]:
     """Return each weight as its shade and its number."""
     finite = np.abs(np.where(np.isfinite(matrix), matrix, 0)).astype(np.float64)
     largest = float(finite.max(initial=0))
@@ -97,22 +106,6 @@ def _cells(matrix: npt.NDArray[np.floating], shades: str) -> list[list[str]]:
         ]
         for row_steps, row in zip(steps, matrix, strict=True)
     ]
-
-
-def _labels(name: str, labels: Sequence[str] | None, count: int, ascii_only: bool) -> list[str]:
-    if labels is None:
-        return [str(number) for number in range(count)]
-    if isinstance(labels, str) or len(labels) != count:
-        raise ValueError(f"{name} must be {count} labels, one for each, got {len(labels)}")
-    return [_printable(label, ascii_only) for label in labels]
-
-
-def _printable(label: str, ascii_only: bool) -> str:
-    """Return a label without characters that move the cursor, or cannot be written."""
-    return "".join(
-        c if c.isprintable() and (c.isascii() or not ascii_only) else ascii(c)[1:-1]
-        for c in str(label)
-    )
 
 
 def _columns(text: str) -> int:
