@@ -82,9 +82,13 @@ def dense(
     layout: str,
 ) -> Attention:
     """Check a call on (query, key, value), or on (query, key) for the weights; `options`: bias, softcap, sinks."""
-    swap = layout != "bhld" and swapped(layout)
-    query, key = heads_first("query", arrays[0], swap), heads_first("key", arrays[1], swap)
-    value = key if len(arrays) == 2 else heads_first("value", arrays[2], swap)
+    first, second, last = arrays[0], arrays[1], arrays[-1]
+    if layout == "bhld" and plain(first) and plain(second) and plain(last):
+        query, key, value = first, second, last
+    else:
+        swap = swapped(layout)
+        query, key = heads_first("query", arrays[0], swap), heads_first("key", arrays[1], swap)
+        value = key if len(arrays) == 2 else heads_first("value", arrays[2], swap)
     query_shape, key_shape, value_shape = query.shape, key.shape, value.shape
     batch = query_shape[:-3]
     heads, query_len, head_dim = query_shape[-3:]
@@ -95,14 +99,17 @@ def dense(
     if key_shape[:-3] != batch or value_shape[:-3] != batch:
         batch = _broadcast(query, key, value)
     one_head = query is not arrays[0] and all(np.ndim(x) == 2 for x in arrays)
-    scores = (*batch, heads, query_len, key_len)[one_head:]
-    if attn_mask is not None:
+    scores = None
+    if attn_mask is not None or options[0] is not None:
+        scores = (*batch, heads, query_len, key_len)[one_head:]
+    if attn_mask is not None and scores is not None:
         attn_mask = _check.mask("attn_mask", attn_mask, scores, _check.real_dtype(query.dtype))
     if window is None and type(is_causal) is bool:
         left, right = -1, 0 if is_causal else -1
     else:
         left, right = _window(window, is_causal)
-    return Attention(
+    # By tuple's own constructor: half the time of a named one's, whose fields stand here in their order.
+    return tuple.__new__(Attention, (
         query, key, None if len(arrays) == 2 else value, attn_mask, batch, None, None,
         None if query_lengths is None else _check.lengths("query_lengths", query_lengths, batch, query_len),
         None if key_lengths is None else _check.lengths("key_lengths", key_lengths, batch, key_len),
@@ -111,7 +118,7 @@ def dense(
         default_scale(head_dim) if scale is None else _check.real("scale", scale),
         left, right,
         _options(options, heads, query.dtype, scores), one_head,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def packed(

@@ -169,6 +169,8 @@ def threads_for(num_threads: int | None) -> int:
     """Return the threads of a call from its ``num_threads`` argument."""
     if num_threads is None:
         return get_num_threads()
+    if type(num_threads) is int and 1 <= num_threads <= MOST_THREADS:
+        return num_threads
     from attnx import _check
 
     n = _check.integer("num_threads", num_threads)

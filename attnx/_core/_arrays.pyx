@@ -22,6 +22,24 @@ def plain(x):
     )
 
 
+def apart(np.ndarray out, inputs):
+    """Say whether out is C-contiguous and writeable, and ends before or begins after each input, C-contiguous or None."""
+    cdef np.ndarray a
+    cdef char *begin = <char *> np.PyArray_DATA(out)
+    cdef char *end = begin + np.PyArray_NBYTES(out)
+    cdef char *other
+    if not np.PyArray_ISCARRAY(out):
+        return False
+    for x in inputs:
+        if x is None:
+            continue
+        a = x
+        other = <char *> np.PyArray_DATA(a)
+        if not np.PyArray_ISCARRAY_RO(a) or (other < end and begin < other + np.PyArray_NBYTES(a)):
+            return False
+    return True
+
+
 cdef void describe(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes, int inner) noexcept:
     """Fill in data and strides; `inner` axes (head, row, item) end the shape, axes of length 1 have stride 0."""
     cdef Py_ssize_t size
