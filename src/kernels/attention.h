@@ -89,8 +89,8 @@ static void K(pack_values)(const struct attnx_attention *a, const struct K(head)
 ATTNX_INLINE void K(value_tile)(const real *weights, const real *values, ptrdiff_t keys, const int count,
                                 const int vecs, const struct K(rows) *rows, real *sums, const real *merge) {
     K(tile) acc;
-    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)}, (struct K(vectors)){values, vecs * V(width)}, keys,
-                count, vecs, acc);
+    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)}, (struct K(vectors)){values, vecs * V(width), 0},
+                keys, count, vecs, acc);
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         ATTNX_UNROLL
@@ -166,14 +166,11 @@ static void K(zero_sums)(struct K(rows) *rows) {
     rows->fresh = 0;
 }
 
-/* Joins a block of keys by its scores. `marks` says what masks, where invisible values must not be touched. */
-static void K(join_block)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
-                          ptrdiff_t first, ptrdiff_t keys, int marks, struct K(scratch) *scratch) {
+/* Joins the values of a block of keys by their weights. `marks`: something masks, and invisible values must not be
+ * touched. */
+static void K(join_values)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
+                           ptrdiff_t first, ptrdiff_t keys, int marks, struct K(scratch) *scratch) {
     real *s = scratch->s, *merge = scratch->merge;
-    if (marks && rows->fresh) K(zero_sums)(rows);
-    if (rows->vecs == 1) K(weigh)(rows, keys, 1, s, merge);
-    else if (rows->vecs == 2) K(weigh)(rows, keys, 2, s, merge);
-    else K(weigh)(rows, keys, 3, s, merge);
     if (marks) {
         K(mask_block)(a, head, rows, first, keys, s, 1);
         K(values_marked)(a, head, rows, first, keys, s, merge);
@@ -187,6 +184,16 @@ static void K(join_block)(const struct attnx_attention *a, const struct K(head) 
         K(values)(rows, first, keys, s, merge, scratch->values);
     }
     rows->fresh = 0;
+}
+
+/* Joins a block of keys by its scores. */
+static void K(join_block)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
+                          ptrdiff_t first, ptrdiff_t keys, int marks, struct K(scratch) *scratch) {
+    if (marks && rows->fresh) K(zero_sums)(rows);
+    if (rows->vecs == 1) K(weigh)(rows, keys, 1, scratch->s, scratch->merge);
+    else if (rows->vecs == 2) K(weigh)(rows, keys, 2, scratch->s, scratch->merge);
+    else K(weigh)(rows, keys, 3, scratch->s, scratch->merge);
+    K(join_values)(a, head, rows, first, keys, marks, scratch);
 }
 
 /* One block of keys for one block of queries. */
@@ -208,6 +215,11 @@ static void K(attend_block)(const struct attnx_attention *a, const struct K(head
 static void K(start_sums)(struct K(rows) *rows) {
     for (ptrdiff_t i = 0; i < K(block_queries); i++) rows->most[i] = -(real)INFINITY, rows->total[i] = 0;
     rows->fresh = 1;
+}
+
+static void K(start_rows)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows) {
+    K(pack_queries)(a, head, rows);
+    K(start_sums)(rows);
 }
 
 /* Puts a row's sink, a logit without a key, into its maximum and sum; returns what the weighted values scale with. */
@@ -276,8 +288,7 @@ static void K(attend_blocks)(const struct attnx_attention *a, const struct K(hea
     for (ptrdiff_t i = 0; i < blocks; i++) {
         if (rows[i].begin < begin) begin = rows[i].begin;
         if (rows[i].end > end) end = rows[i].end;
-        K(pack_queries)(a, head, &rows[i]);
-        K(start_sums)(&rows[i]);
+        K(start_rows)(a, head, &rows[i]);
     }
     if (scratch->next) K(fetch_head)(a, scratch->next);
     for (ptrdiff_t at = begin / K(block_keys) *K(block_keys); at < end; at += K(block_keys)) {

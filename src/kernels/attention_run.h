@@ -53,8 +53,7 @@ static int K(attend_span)(const struct attnx_attention *a, const struct K(head) 
     const ptrdiff_t lanes = rows->vecs * V(width);
     real *parts = (real *)(void *)(finished + plan->counters) + span.head * plan->parts * items;
     scratch->values_of = -1;
-    K(pack_queries)(a, head, rows);
-    K(start_sums)(rows);
+    K(start_rows)(a, head, rows);
     K(zero_sums)(rows);
     for (ptrdiff_t i = blocks * span.index / plan->spans; i < blocks * (span.index + 1) / plan->spans; i++) {
         const ptrdiff_t at = (begin + i) * most, first = rows->begin > at ? rows->begin : at;

@@ -21,26 +21,36 @@ ATTNX_INLINE void K(score_few_step)(const V(v) *block, const real *q, const int 
     }
 }
 
-/* Scores of one vector of keys (n of them, `row` elements apart) */
-ATTNX_INLINE void K(score_few_keys)(const void *key, ptrdiff_t row, const enum attnx_storage storage, ptrdiff_t n,
-                                    const struct K(rows) *rows, ptrdiff_t depth, const int count, real *s) {
-    const ptrdiff_t w = V(width);
+/* Scores of one vector of keys (n of them, `row` elements apart); `whole`: n is the width. Whole steps have a loop of their
+ * own, without a branch: with one on n and on the last step in it, accumulators and block were in memory. */
+ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, ptrdiff_t n, const real *packed, ptrdiff_t depth,
+                                    const int count, const int whole, real *s) {
+    const ptrdiff_t w = V(width), bytes = storage_bytes[keys.storage], ahead = K(key_ahead) *keys.row * bytes;
     V(v) acc[8], block[V(width)];
     real lanes[V(width)];
+    ptrdiff_t e = 0;
+    ATTNX_UNROLL
     for (int r = 0; r < count; r++) acc[r] = V(set1)(0);
-    for (ptrdiff_t e = 0; e < depth; e += w) {
-        const ptrdiff_t m = depth - e < w ? depth - e : w;
+    /* Keys past the end are the last one again: their scores go nowhere. */
+#define SCORE_FEW_KEY(i) ((const char *)keys.data + ((whole || (i) < n ? (i) : n - 1) * keys.row + e) * bytes)
+    for (; e + w <= depth; e += w) {
+        const int line = e * bytes % 64 == 0;
         ATTNX_UNROLL
         for (ptrdiff_t i = 0; i < w; i++) {
-            /* Keys past the end are the last one again: their scores go nowhere. */
-            const char *from = storage_at(key, storage, (i < n ? i : n - 1) * row + e);
-            block[i] = m == w ? K(stored)(from, storage, w) : K(stored)(from, storage, m);
-            __builtin_prefetch(from + K(key_ahead) *row * storage_bytes[storage], 0, K(ahead_to));
+            block[i] = K(stored)(SCORE_FEW_KEY(i), keys.storage, w);
+            if (line) __builtin_prefetch(SCORE_FEW_KEY(i) + ahead, 0, K(ahead_to));
         }
         V(transpose)(block);
-        if (m == w) K(score_few_step)(block, rows->packed + e * K(block_queries), count, w, acc);
-        else K(score_few_step)(block, rows->packed + e * K(block_queries), count, m, acc);
+        K(score_few_step)(block, packed + e * K(block_queries), count, w, acc);
     }
+    if (e < depth) {
+        ATTNX_UNROLL
+        for (ptrdiff_t i = 0; i < w; i++) block[i] = K(stored)(SCORE_FEW_KEY(i), keys.storage, depth - e);
+        V(transpose)(block);
+        K(score_few_step)(block, packed + e * K(block_queries), count, depth - e, acc);
+    }
+#undef SCORE_FEW_KEY
+    ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         V(store)(lanes, acc[r]);
         for (ptrdiff_t j = 0; j < n; j++) s[j * K(block_queries) + r] = lanes[j];
@@ -110,23 +120,30 @@ ATTNX_INLINE void K(value_few_columns)(const struct attnx_array *values, const v
 
 static void K(scores_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, real *s) {
-    const ptrdiff_t w = V(width), row = a->key.row, depth = a->head_dim, count = rows->count;
-    const enum attnx_storage storage = a->key.storage;
+    const ptrdiff_t w = V(width), depth = a->head_dim, count = rows->count;
+    struct attnx_array from = {.row = a->key.row, .storage = a->key.storage};
     for (ptrdiff_t k = 0; k < keys; k += w) {
-        const void *key = storage_at(head->key, storage, (first + k) * row);
         const ptrdiff_t n = keys - k < w ? keys - k : w;
         real *to = s + k * K(block_queries);
+        from.data = storage_at(head->key, from.storage, (first + k) * from.row);
         /* Queries past the last are zeros of the packed block: counts are rounded up to those compiled. */
-#define SCORE_FEW(stored_as)                                                                \
+#define SCORE_FEW_COUNT(whole)                                                              \
     do {                                                                                    \
-        if (count == 1) K(score_few_keys)(key, row, stored_as, n, rows, depth, 1, to);      \
-        else if (count <= 4) K(score_few_keys)(key, row, stored_as, n, rows, depth, 4, to); \
-        else K(score_few_keys)(key, row, stored_as, n, rows, depth, 8, to);                 \
+        if (count == 1) K(score_few_keys)(from, n, rows->packed, depth, 1, whole, to);      \
+        else if (count <= 4) K(score_few_keys)(from, n, rows->packed, depth, 4, whole, to); \
+        else if (K(few) > 4) K(score_few_keys)(from, n, rows->packed, depth, 8, whole, to); \
     } while (0)
-        if (storage == REAL_STORAGE) SCORE_FEW(REAL_STORAGE);
-        else if (storage == ATTNX_BF16) SCORE_FEW(ATTNX_BF16);
+#define SCORE_FEW(stored_as)            \
+    do {                                \
+        from.storage = stored_as;       \
+        if (n == w) SCORE_FEW_COUNT(1); \
+        else SCORE_FEW_COUNT(0);        \
+    } while (0)
+        if (from.storage == REAL_STORAGE) SCORE_FEW(REAL_STORAGE);
+        else if (from.storage == ATTNX_BF16) SCORE_FEW(ATTNX_BF16);
         else SCORE_FEW(ATTNX_F16);
 #undef SCORE_FEW
+#undef SCORE_FEW_COUNT
     }
 }
 
@@ -140,10 +157,11 @@ static void K(values_few)(const struct attnx_attention *a, const struct K(head) 
         for (ptrdiff_t r = 0; r < rows->count;) {
             const ptrdiff_t left = rows->count - r;
             to.sums = rows->sums + r * rows->stride + d;
-            if (left >= 4) K(value_few_columns)(&a->value, base, keys, dim, s + r, 4, merge + r, &to);
+            if (VALUE_FEW_ROWS > 2 && left >= 4)
+                K(value_few_columns)(&a->value, base, keys, dim, s + r, 4, merge + r, &to);
             else if (left >= 2) K(value_few_columns)(&a->value, base, keys, dim, s + r, 2, merge + r, &to);
             else K(value_few_columns)(&a->value, base, keys, dim, s + r, 1, merge + r, &to);
-            r += left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            r += VALUE_FEW_ROWS > 2 && left >= 4 ? 4 : left >= 2 ? 2 : 1;
         }
     }
 }

@@ -5,7 +5,7 @@
  * (items / (4 * width) + 7) * eps. Three passes over the row, which stays in a cache near the core. (Stores past the
  * caches were tried: a third slower at 4096 x 512.)
  */
-enum { K(softmax_chains) = 4 };
+enum { K(softmax_chains) = 4, K(softmax_line_vectors) = 64 / (int)sizeof(real) / V(width) };
 
 ATTNX_INLINE V(v) K(softmax_load)(const real *x, const uint8_t *mask, ptrdiff_t n) {
     const V(v) hidden = V(set1)(-(real)INFINITY);
@@ -46,8 +46,10 @@ ATTNX_INLINE real K(softmax_exps)(const real *x, const uint8_t *mask, real *e, p
     do {                                                                                                 \
         const V(v) part = K(exp)(V(sub)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), base)); \
         total[c] = V(add)(total[c], part);                                                               \
-        __builtin_prefetch(next_x + (at));                                                               \
-        __builtin_prefetch(next_y + (at), 1);                                                            \
+        if ((c) % K(softmax_line_vectors) == 0) { /* once a cache line */                                \
+            __builtin_prefetch(next_x + (at));                                                           \
+            __builtin_prefetch(next_y + (at), 1);                                                        \
+        }                                                                                                \
         if ((n) == V(width)) V(store)(e + (at), part);                                                   \
         else V(store_n)(e + (at), part, n);                                                              \
     } while (0)

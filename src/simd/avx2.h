@@ -186,4 +186,12 @@ ATTNX_INLINE void f64_zip(f64_v *r) {
 
 /* Rows x vectors of a tile in registers: 12 accumulators, the row of vectors and one broadcast fit 16 registers. With 2
  * vectors and 1 fewer rows would be fewer chains than the multiply-adds under way (8). */
-enum { SCORE_ROWS = 4, SCORE_ROWS_2 = 6, SCORE_ROWS_1 = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 2 };
+enum {
+    SCORE_ROWS = 4,
+    SCORE_ROWS_2 = 6,
+    SCORE_ROWS_1 = 8,
+    SCORE_VECS = 3,
+    VALUE_ROWS = 6,
+    VALUE_VECS = 2,
+    VALUE_FEW_ROWS = 2
+};

@@ -126,4 +126,12 @@ ATTNX_INLINE void f64_unzip(f64_v *r) { f64_transpose(r); }
 ATTNX_INLINE void f64_zip(f64_v *r) { f64_transpose(r); }
 
 /* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
-enum { SCORE_ROWS = 8, SCORE_ROWS_2 = 8, SCORE_ROWS_1 = 8, SCORE_VECS = 3, VALUE_ROWS = 6, VALUE_VECS = 4 };
+enum {
+    SCORE_ROWS = 8,
+    SCORE_ROWS_2 = 8,
+    SCORE_ROWS_1 = 8,
+    SCORE_VECS = 3,
+    VALUE_ROWS = 6,
+    VALUE_VECS = 4,
+    VALUE_FEW_ROWS = 4
+};

@@ -98,4 +98,12 @@ ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
 }
 
 /* Rows x vectors of a tile: what a compiler keeps in 16 scalar registers. */
-enum { SCORE_ROWS = 4, SCORE_ROWS_2 = 4, SCORE_ROWS_1 = 8, SCORE_VECS = 2, VALUE_ROWS = 2, VALUE_VECS = 4 };
+enum {
+    SCORE_ROWS = 4,
+    SCORE_ROWS_2 = 4,
+    SCORE_ROWS_1 = 8,
+    SCORE_VECS = 2,
+    VALUE_ROWS = 2,
+    VALUE_VECS = 4,
+    VALUE_FEW_ROWS = 4
+};
