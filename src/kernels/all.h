@@ -17,6 +17,9 @@
 #include "attention.h"
 #include "attention_run.h"
 #include "attention_weights.h"
+#include "top.h"
+#include "summary.h"
+#include "received.h"
 #include "additive.h"
 #include "rotary.h"
 #undef R
@@ -41,6 +44,9 @@
 #include "attention.h"
 #include "attention_run.h"
 #include "attention_weights.h"
+#include "top.h"
+#include "summary.h"
+#include "received.h"
 #include "additive.h"
 #include "rotary.h"
 #undef R
