@@ -124,12 +124,12 @@ def attention_summary(
 def _chosen(rows: ArrayLike, length: int) -> list[int]:
     """Return row numbers that count from 0."""
     given = _check.array("rows", rows)
+    taken = _check.integers("rows", given if given.size else given.astype(int), given.shape)
     if given.ndim != 1:
         raise ValueError(f"rows must have one axis, got shape {given.shape}")
-    taken = _check.integers("rows", given if given.size else given.astype(int), given.shape)
-    if taken.size and not (-length <= taken.min() and taken.max() < length):
+    if given.size and not (-length <= given.min() and given.max() < length):
         raise ValueError(
-            f"rows must lie between {-length} and {length - 1}, got {taken.min()} to {taken.max()}"
+            f"rows must lie between {-length} and {length - 1}, got {given.min()} to {given.max()}"
         )
     return [int(i) + length * bool(i < 0) for i in taken]
 
