@@ -124,11 +124,11 @@ def map_arrays(change: Callable[..., Array], *summaries: AttentionSummary) -> At
     """Return a summary with `change` of the arrays of summaries that have the same ones, attribute by attribute."""
     columns = zip(*(summary[:-1] for summary in summaries), strict=True)
     arrays = [None if column[0] is None else change(*column) for column in columns]
-    return AttentionSummary(*arrays, num_keys=summaries[0].num_keys)  # type: ignore[arg-type]
+    return AttentionSummary._make([*arrays, summaries[0].num_keys])
 
 
 def _csr(keys: Array, weights: Array, num_keys: int) -> Any:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array  # not before it is asked for
 
     found = keys >= 0
     starts = np.zeros(len(keys) + 1, np.int64)

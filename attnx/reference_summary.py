@@ -30,29 +30,42 @@ def attention_summary(
     seen = visibility(query, key, attn_mask, **options)
     found = {"weights": weights, "seen": seen}
     found["top_indices"], found["top_weights"] = top(weights, seen, top_k)
-    found["entropy"] = -np.where(weights > 0, weights * np.log(np.where(weights > 0, weights, 1)), 0).sum(-1)
+    found["entropy"] = -np.where(
+        weights > 0, weights * np.log(np.where(weights > 0, weights, 1)), 0
+    ).sum(-1)
     found["entropy"] = np.where(np.isnan(weights).any(-1), np.nan, found["entropy"])
     found["received"] = weights.sum(axis=-2)
     found["rows"] = weights[..., np.asarray(rows, int), :]
     found["output"], found["lse"] = reference.scaled_dot_product_attention(
-        query, key, key if value is None else value, attn_mask, return_lse=True, dtype=dtype, **options
+        query,
+        key,
+        key if value is None else value,
+        attn_mask,
+        return_lse=True,
+        dtype=dtype,
+        **options,
     )
     return found
 
 
 def visibility(
-    query: ArrayLike, key: ArrayLike, attn_mask: ArrayLike | None, *, layout: str = "bhld", **options: Any
+    query: ArrayLike,
+    key: ArrayLike,
+    attn_mask: ArrayLike | None,
+    *,
+    layout: str = "bhld",
+    **options: Any,
 ) -> Array:
     """Which query sees which key, (..., H, L, S)."""
-    heads_first = [reference._heads_first(x, layout, np.float64) for x in (query, key)]
+    queries, keys = (reference._heads_first(x, layout, np.float64) for x in (query, key))
     options.pop("sinks", None)
     with np.errstate(all="ignore"):
-        seen = reference.scores_and_visibility(*heads_first, attn_mask, **options)[1]
+        seen = reference.scores_and_visibility(queries, keys, attn_mask, **options)[1]
     return seen[..., 0, :, :] if np.ndim(query) == 2 and np.ndim(key) == 2 else seen
 
 
 def top(weights: Array, seen: Array, count: int) -> tuple[Array, Array]:
-    """The largest weights of each row and where they are: falling, equal ones by index, -1 and 0 where there are fewer."""
+    """Each row's largest weights and where they are: falling, equal ones by index; -1 and 0 if fewer."""
     keys = weights.shape[-1]
     order = np.argsort(np.where(seen, -weights, np.inf), axis=-1, kind="stable")[..., :count]
     indices = np.full((*weights.shape[:-1], count), -1)

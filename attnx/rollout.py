@@ -39,9 +39,9 @@ def attention_rollout(weights: ArrayLike, *, residual: float = 0.5) -> Array:
 
     Notes
     -----
-    Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020), section 2: with W the mean of a layer's heads,
-    the layers' (1 - residual) W + residual I, their rows scaled to sum 1, are multiplied up. A row of zeros (a token
-    that attends to nothing) owes all to itself.
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020), section 2: with W the mean of a layer's
+    heads, the layers' (1 - residual) W + residual I, their rows scaled to sum 1, are multiplied up. A row of zeros (a
+    token that attends to nothing) owes all to itself.
 
     Examples
     --------
@@ -81,8 +81,8 @@ def value_norm_weights(
         (..., G, S, D), the projected values that they were for, with H a multiple of G: query head h uses value head
         h // (H // G).
     out_weight : array_like, optional
-        (M, H * D), the weight of the output projection (`out_proj.weight` of `MultiHeadAttention`): then the norm is that
-        of the vector which head h adds to the output, ``out_weight[:, h * D : (h + 1) * D] @ value``.
+        (M, H * D), the weight of the output projection (`out_proj.weight` of `MultiHeadAttention`): then the norm is
+        that of the vector which head h adds to the output, ``out_weight[:, h * D : (h + 1) * D] @ value``.
 
     Returns
     -------

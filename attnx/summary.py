@@ -60,7 +60,7 @@ def attention_summary(
     top_k : int
         How many of the largest weights of each query to return; may exceed S.
     entropy : bool
-        Whether to return how evenly each query attends: 0 where one key has all the weight, log n where n keys share it.
+        Whether to return how widely each query attends: 0 where one key has all weight, log n where n keys share it.
     received : bool
         Whether to return the weight that each key gets over all queries.
     rows : array_like of int, optional
@@ -82,10 +82,10 @@ def attention_summary(
 
     Notes
     -----
-    The matrix of weights is never held: entropy and largest weights come from the blocks of the fused kernel, `received`
-    from a second sweep, because it needs each query's final sum; `rows` are computed row by row. A sink takes its share
-    of the weight, but is no key. All but `received` depend on a query's row alone (and `received` on the queries of its
-    head), never on the batch, the padding or the threads, bit for bit. A visible NaN makes its row NaN; its key then
+    The matrix of weights is never held: entropy and largest weights come from the blocks of the fused kernel,
+    `received` from a second sweep, because it needs each query's final sum; `rows` are computed row by row. A sink
+    takes its share of the weight, but is no key. `received` depends on the queries of its head, all else on a query's
+    row alone: not on the batch, the padding or the threads, bit for bit. A visible NaN makes its row NaN; its key then
     comes first in `top_indices`.
 
     Entropy of attention: Ghader and Monz, "What does Attention in Neural Machine Translation Pay Attention to?" (2017).
@@ -175,11 +175,11 @@ def _rows(call: _attention_call.Attention, chosen: list[int], threads: int) -> A
     for r, i in enumerate(chosen if out.size else ()):
         # Arrays still where the batch has no axes: the core reads them where they lie.
         offsets = np.full(batch, i, np.int64)
-        lengths = None if call.query_lengths is None else np.empty(batch, np.int64)
+        lengths = call.query_lengths
         if call.query_offsets is not None:
             offsets += call.query_offsets
         if lengths is not None:
-            np.clip(call.query_lengths - i, 0, 1, out=lengths)
+            lengths = np.clip(lengths - i, 0, 1, out=np.empty(batch, np.int64))
         one = call._replace(
             query=call.query[..., i : i + 1, :],
             query_len=1,

@@ -45,6 +45,7 @@ def summarize(
     heads: Heads, attn_mask: npt.ArrayLike | None, wanted: Mapping[str, Any], **options: Any
 ) -> tuple[FloatArray, AttentionSummary]:
     """Return the attention, and a summary without it."""
-    found = attention_summary(*heads, attn_mask, **wanted, **options)
-    assert found.output is not None  # there is a value
-    return found.output, found._replace(output=None)
+    query, key, value = heads
+    found = attention_summary(query, key, value, attn_mask, **wanted, **options)
+    output: Any = found.output  # there is one, since there is a value
+    return output, found._replace(output=None)

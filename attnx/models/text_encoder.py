@@ -200,7 +200,7 @@ class TextEncoder:
         return self._tokens.words(ids.tolist()), np.stack(collected)
 
     @overload
-    def attention_summary(  # type: ignore[overload-overlap] # a str is one text
+    def attention_summary(
         self, texts: str, *, max_length: int | None = ..., **options: Any
     ) -> tuple[list[str], AttentionSummary]: ...
 
@@ -216,9 +216,7 @@ class TextEncoder:
 
         Parameters
         ----------
-        texts : str or iterable of str
-            One text, or several.
-        max_length : int, optional
+        texts, max_length
             As in `encode`.
         **options
             `top_k`, `entropy`, `received`, `rows` and `num_threads` of `attnx.attention_summary`.

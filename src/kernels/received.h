@@ -59,9 +59,10 @@ static void K(received_plan)(const void *args, struct attnx_plan *plan) {
     while (blocks > 1 && heads * ((key_blocks + blocks - 1) / blocks) < 4 * threads) blocks--;
     plan->grain = blocks * K(block_keys);
     plan->tasks = heads * ((key_blocks + blocks - 1) / blocks);
-    plan->work = (double)heads * (double)a->query_len * (double)K(keys_seen)(a) * (double)(a->head_dim + 24) / (double)w;
-    plan->scratch = sizeof(real) * (size_t)(K(block_keys) *(q + (a->head_dim + w - 1) / w * w) +
-                                            q * (a->head_dim + 2) + 2 * w * plan->grain) +
+    plan->work =
+        (double)heads * (double)a->query_len * (double)K(keys_seen)(a) * (double)(a->head_dim + 24) / (double)w;
+    plan->scratch = sizeof(real) * (size_t)(K(block_keys) *(q + (a->head_dim + w - 1) / w * w) + q * (a->head_dim + 2) +
+                                            2 * w * plan->grain) +
                     64;
 }
 

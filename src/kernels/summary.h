@@ -15,7 +15,7 @@ struct K(summary_rows) {
 };
 
 /* Below this every exp is 0 (and 0 * -inf would not be). */
-#define SUMMARY_FLOOR ((real)-1000)
+#define SUMMARY_FLOOR ((real) - 1000)
 
 /* weigh of attention.h, and u besides. */
 ATTNX_INLINE void K(summary_weigh)(const struct K(summary_rows) *y, ptrdiff_t keys, const int vecs, real *s,
@@ -124,10 +124,10 @@ static void K(summary_block)(const struct K(summary) *t, const struct K(summary_
     const int seen = K(summary_scores)(a, t->head, rows, first, keys, scratch);
     if (!seen) return;
     if (t->args->top_k && !careful) K(summary_top)(t, y, first, keys, s);
-#define SUMMARY_WEIGH(vecs)                                                                \
-    do {                                                                                   \
-        if (t->args->entropy && !careful) K(summary_weigh)(y, keys, vecs, s, merge);       \
-        else K(weigh)(rows, keys, vecs, s, merge);                                         \
+#define SUMMARY_WEIGH(vecs)                                                          \
+    do {                                                                             \
+        if (t->args->entropy && !careful) K(summary_weigh)(y, keys, vecs, s, merge); \
+        else K(weigh)(rows, keys, vecs, s, merge);                                   \
     } while (0)
     if (rows->vecs == 1) SUMMARY_WEIGH(1);
     else if (rows->vecs == 2) SUMMARY_WEIGH(2);
@@ -166,8 +166,8 @@ static void K(summary_start)(const struct K(summary) *t, const struct K(summary_
         y->spread[r] = 0;
         y->beat[r] = (real)INFINITY;
         if (!t->args->top_k || r >= y->rows.count) continue;
-        const struct K(top) top =
-            K(top_of)(t->args, K(summary_at)(&t->args->attention, t->head, t->entry, y->rows.head[r], y->rows.index[r]));
+        const struct K(top) top = K(top_of)(
+            t->args, K(summary_at)(&t->args->attention, t->head, t->entry, y->rows.head[r], y->rows.index[r]));
         K(top_clear)(top.score, top.key, t->args->top_k, 0);
         K(top_clear)(top.score, top.key, top.count, -(real)INFINITY);
         if (top.count) y->beat[r] = -(real)INFINITY;

@@ -74,7 +74,8 @@ static void test_summary(struct summary_call c) {
     const ptrdiff_t L = c.query_len, S = c.key_len, E = c.head_dim, D = c.options & 16 ? 0 : E, k = c.top_k;
     const ptrdiff_t kv_heads = SUMMARY_HEADS / SUMMARY_GROUP, rows = SUMMARY_BATCH * SUMMARY_HEADS * L;
     const ptrdiff_t shape[] = {SUMMARY_BATCH}, none[] = {0}, q_batch[] = {SUMMARY_HEADS * L * E};
-    const ptrdiff_t k_batch[] = {kv_heads * S * E}, o_batch[] = {SUMMARY_HEADS * L * D}, l_batch[] = {SUMMARY_HEADS * L};
+    const ptrdiff_t k_batch[] = {kv_heads * S * E}, o_batch[] = {SUMMARY_HEADS * L * D},
+                    l_batch[] = {SUMMARY_HEADS * L};
     const enum attnx_storage real = c.f64 ? ATTNX_F64 : ATTNX_F32;
     const size_t size = cell_bytes[real];
     const double unit = c.f64 ? 1e-14 : 4e-6;
