@@ -128,7 +128,7 @@ def map_arrays(change: Callable[..., Array], *summaries: AttentionSummary) -> At
 
 
 def _csr(keys: Array, weights: Array, num_keys: int) -> Any:
-    from scipy.sparse import csr_array  # not before it is asked for
+    from scipy.sparse import csr_array  # type: ignore[import-untyped] # SciPy has no stubs
 
     found = keys >= 0
     starts = np.zeros(len(keys) + 1, np.int64)

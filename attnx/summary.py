@@ -104,7 +104,7 @@ def attention_summary(
     >>> summary.entropy.round(2)
     array([0.  , 0.65, 1.06], dtype=float32)
     >>> summary.received.round(2)
-    array([1.62, 0.91, 0.47], dtype=float32)
+    array([1.62, 0.9 , 0.47], dtype=float32)
     >>> summary.rows.round(2)
     array([[0.26, 0.26, 0.47]], dtype=float32)
     """
@@ -175,11 +175,12 @@ def _rows(call: _attention_call.Attention, chosen: list[int], threads: int) -> A
     for r, i in enumerate(chosen if out.size else ()):
         # Arrays still where the batch has no axes: the core reads them where they lie.
         offsets = np.full(batch, i, np.int64)
-        lengths = call.query_lengths
         if call.query_offsets is not None:
             offsets += call.query_offsets
-        if lengths is not None:
-            lengths = np.clip(lengths - i, 0, 1, out=np.empty(batch, np.int64))
+        lengths = None
+        if call.query_lengths is not None:
+            lengths = np.empty(batch, np.int64)
+            lengths[...] = np.clip(call.query_lengths - i, 0, 1)
         one = call._replace(
             query=call.query[..., i : i + 1, :],
             query_len=1,

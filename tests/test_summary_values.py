@@ -33,6 +33,23 @@ def test_ties_go_to_the_first_keys(isa: str, dtype: DTypeLike, count: int, queri
     np.testing.assert_array_equal(same.top_indices, np.tile(wanted, (1, queries, 1)))
 
 
+@pytest.mark.parametrize("count", [1, 2, 16, 32, 33, 100, 400])
+@pytest.mark.parametrize("way", ["rising", "falling", "there and back"])
+def test_scores_in_order(isa: str, dtype: DTypeLike, way: str, count: int) -> None:
+    """Every key enters the largest so far, or none after the first does."""
+    scores = np.arange(300) / 20
+    if way == "falling":
+        scores = scores[::-1]
+    if way == "there and back":
+        scores = np.concatenate([scores[::2], scores[::-2]])
+    query, key = np.ones((1, 30, 1), dtype), scores.astype(dtype).reshape(1, -1, 1)
+    found = attnx.attention_summary(query, key, top_k=count, scale=1.0)
+    wanted = np.full(count, -1)
+    order = np.argsort(-scores, kind="stable")[:count]
+    wanted[: len(order)] = order
+    np.testing.assert_array_equal(found.top_indices, np.tile(wanted, (1, 30, 1)))
+
+
 def test_weights_that_round_to_the_same_are_tied(isa: str) -> None:
     """Scores differ, the weights that are returned do not: 0 each."""
     key = np.array([0, -500, -400, -300], np.float32).reshape(1, 4, 1)

@@ -11,7 +11,7 @@
 struct K(summary_rows) {
     struct K(rows) rows;
     real *spread; /* (block_queries): u */
-    real *beat;   /* (block_queries): the roots of the heaps of top.h, inf past the last query */
+    real *lists;  /* of top.h, where candidates are lists: inf past the last query, so that nothing enters there */
 };
 
 /* Below this every exp is 0 (and 0 * -inf would not be). */
@@ -87,29 +87,45 @@ struct K(summary) {
     ptrdiff_t entry; /* of the batch */
 };
 
-/* Offers the keys of a block to the candidates of one vector of queries, of which one at least is beaten. */
-static void K(summary_enter)(const struct K(summary) *t, const struct K(summary_rows) *y, ptrdiff_t c, ptrdiff_t key,
-                             const real *s) {
+static struct K(top) K(top_of_row)(const struct K(summary) *t, const struct K(rows) *rows, ptrdiff_t r) {
     const struct attnx_attention *a = &t->args->attention;
-    const ptrdiff_t left = y->rows.count - c * V(width), lanes = left < V(width) ? left : V(width);
-    for (ptrdiff_t i = 0; i < lanes; i++) {
-        const ptrdiff_t r = c * V(width) + i;
-        const real score = s[i] == s[i] ? s[i] : (real)INFINITY;
-        if (score <= y->beat[r]) continue;
-        const struct K(top) top =
-            K(top_of)(t->args, K(summary_at)(a, t->head, t->entry, y->rows.head[r], y->rows.index[r]));
-        K(top_put)(&top, 0, score, key);
-        y->beat[r] = top.score[0];
+    return K(top_of)(t->args, K(summary_at)(a, t->head, t->entry, rows->head[r], rows->index[r]));
+}
+
+/* Offers the keys of a block to the heaps of its queries. */
+static void K(summary_heaps)(const struct K(summary) *t, const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys,
+                             const real *s) {
+    struct K(top) top[K(block_queries)];
+    real needs[K(block_queries)]; /* by query; inf past the last */
+    for (ptrdiff_t r = 0; r < rows->vecs * V(width); r++) {
+        needs[r] = (real)INFINITY;
+        if (r >= rows->count) continue;
+        top[r] = K(top_of_row)(t, rows, r);
+        needs[r] = K(top_needs)(&top[r], first);
+    }
+    for (ptrdiff_t k = keys - 1; k >= 0; k--) {
+        for (ptrdiff_t c = 0; c < rows->vecs; c++) {
+            const real *at = s + k * K(block_queries) + c * V(width);
+            if (V(all)(V(lt)(V(load)(at), V(load)(needs + c * V(width))))) continue;
+            for (ptrdiff_t r = c * V(width); r < (c + 1) * V(width) &&r < rows->count; r++) {
+                const real score = s[k * K(block_queries) + r];
+                if (score < needs[r]) continue;
+                K(top_offer)(&top[r], score, first + k);
+                needs[r] = K(top_needs)(&top[r], first);
+            }
+        }
     }
 }
 
-static void K(summary_top)(const struct K(summary) *t, const struct K(summary_rows) *y, ptrdiff_t first, ptrdiff_t keys,
-                           const real *s) {
+/* Offers the keys of a block to the lists of its queries, whose last scores are to be exceeded. */
+static void K(summary_lists)(const struct K(summary_rows) *y, ptrdiff_t count, ptrdiff_t first, ptrdiff_t keys,
+                             const real *s) {
+    const real *last = y->lists + (count - 1) * 2 * K(block_queries);
     for (ptrdiff_t k = 0; k < keys; k++) {
         for (ptrdiff_t c = 0; c < y->rows.vecs; c++) {
-            const real *at = s + k * K(block_queries) + c * V(width);
-            if (V(all)(V(le)(V(load)(at), V(load)(y->beat + c * V(width))))) continue;
-            K(summary_enter)(t, y, c, first + k, at);
+            const V(v) score = V(load)(s + k * K(block_queries) + c * V(width));
+            if (V(all)(V(le)(score, V(load)(last + c * V(width))))) continue;
+            K(top_sink)(y->lists + c * V(width), count, score, V(set1)((real)(first + k)));
         }
     }
 }
@@ -123,7 +139,11 @@ static void K(summary_block)(const struct K(summary) *t, const struct K(summary_
     real *s = scratch->s, *merge = scratch->merge;
     const int seen = K(summary_scores)(a, t->head, rows, first, keys, scratch);
     if (!seen) return;
-    if (t->args->top_k && !careful) K(summary_top)(t, y, first, keys, s);
+    if (t->args->top_k && !careful) {
+        const ptrdiff_t count = t->args->top_k < a->key_len ? t->args->top_k : a->key_len;
+        if (K(top_lists)(count, a->key_len)) K(summary_lists)(y, count, first, keys, s);
+        else K(summary_heaps)(t, rows, first, keys, s);
+    }
 #define SUMMARY_WEIGH(vecs)                                                          \
     do {                                                                             \
         if (t->args->entropy && !careful) K(summary_weigh)(y, keys, vecs, s, merge); \
@@ -162,16 +182,30 @@ static void K(summary_blocks)(const struct K(summary) *t, const struct K(summary
 }
 
 static void K(summary_start)(const struct K(summary) *t, const struct K(summary_rows) *y) {
-    for (ptrdiff_t r = 0; r < K(block_queries); r++) {
-        y->spread[r] = 0;
-        y->beat[r] = (real)INFINITY;
-        if (!t->args->top_k || r >= y->rows.count) continue;
-        const struct K(top) top = K(top_of)(
-            t->args, K(summary_at)(&t->args->attention, t->head, t->entry, y->rows.head[r], y->rows.index[r]));
-        K(top_clear)(top.score, top.key, t->args->top_k, 0);
+    const ptrdiff_t k = t->args->top_k, q = K(block_queries);
+    for (ptrdiff_t r = 0; r < q; r++) y->spread[r] = 0;
+    for (ptrdiff_t r = 0; k && r < y->rows.count; r++) {
+        const struct K(top) top = K(top_of_row)(t, &y->rows, r);
+        K(top_clear)(top.score, top.key, k, 0);
         K(top_clear)(top.score, top.key, top.count, -(real)INFINITY);
-        if (top.count) y->beat[r] = -(real)INFINITY;
     }
+    for (ptrdiff_t j = 0; j < (k < K(top_listed) ? k : K(top_listed)); j++) {
+        for (ptrdiff_t r = 0; r < q; r++) {
+            y->lists[2 * j * q + r] = r < y->rows.count ? -(real)INFINITY : (real)INFINITY;
+            y->lists[(2 * j + 1) * q + r] = -1;
+        }
+    }
+}
+
+/* The candidates of a row, out of its list where it is one. */
+static struct K(top) K(summary_candidates)(const struct K(summary) *t, const struct K(summary_rows) *y, ptrdiff_t r) {
+    const struct K(top) top = K(top_of_row)(t, &y->rows, r);
+    if (!K(top_lists)(top.count, t->args->attention.key_len)) return top;
+    for (ptrdiff_t j = 0; j < top.count; j++) {
+        top.score[j] = y->lists[2 * j * K(block_queries) + r];
+        top.key[j] = (int64_t)y->lists[(2 * j + 1) * K(block_queries) + r];
+    }
+    return top;
 }
 
 /* Writes the rows, their output and log-sum-exp with them; 1 where the output is finite. */
@@ -194,7 +228,7 @@ static int K(summary_finish)(const struct K(summary) *t, const struct K(summary_
         if (t->args->entropy)
             ((real *)t->args->entropy)[at] = (real)(exp(-below) * (below * keys_total - (double)y->spread[r]));
         if (!t->args->top_k) continue;
-        const struct K(top) top = K(top_of)(t->args, at);
+        const struct K(top) top = K(summary_candidates)(t, y, r);
         K(top_finish)(&top, lse, rest);
     }
     return finite;
@@ -223,12 +257,13 @@ static void K(summary_plan)(const void *args, struct attnx_plan *plan) {
     while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
                           heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
         blocks--;
+    const ptrdiff_t lists = 2 * (y->top_k < K(top_listed) ? y->top_k : K(top_listed));
     plan->grain = blocks;
     plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
     plan->work = (double)a->batch * (double)a->heads * (double)a->query_len * (double)K(keys_seen)(a) *
                  (double)(a->head_dim + a->value_dim + 24) / (double)w;
     plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *widest +
-                                            blocks * q * (a->head_dim + stride + 4)) +
+                                            blocks * q * (a->head_dim + stride + 3 + lists)) +
                     sizeof(struct K(summary_rows)) * K(row_blocks) + 64;
 }
 
@@ -237,6 +272,7 @@ static ptrdiff_t K(summary_take)(const struct K(summary) *t, ptrdiff_t first, pt
                                  struct K(summary_rows) *y) {
     const struct attnx_attention *a = &t->args->attention;
     const ptrdiff_t q = K(block_queries), w = V(width), computed = a->group * t->head->queries;
+    const ptrdiff_t k = t->args->top_k;
     real *next = (real *)(void *)(y + K(row_blocks));
     ptrdiff_t blocks = 0;
     for (ptrdiff_t at = first; at < computed && blocks < most; at += q, blocks++) {
@@ -248,8 +284,8 @@ static ptrdiff_t K(summary_take)(const struct K(summary) *t, ptrdiff_t first, pt
         rows->most = rows->sums + q * rows->stride;
         rows->total = rows->most + q;
         y[blocks].spread = rows->total + q;
-        y[blocks].beat = y[blocks].spread + q;
-        next = y[blocks].beat + q;
+        y[blocks].lists = y[blocks].spread + q;
+        next = y[blocks].lists + 2 * (k < K(top_listed) ? k : K(top_listed))*q;
         K(take_rows)(a, t->head, at, rows);
         K(summary_start)(t, &y[blocks]);
     }

@@ -70,30 +70,44 @@ static void summary_check_top(const struct summary_call *c, double *weights, con
     }
 }
 
-static void test_summary(struct summary_call c) {
-    const ptrdiff_t L = c.query_len, S = c.key_len, E = c.head_dim, D = c.options & 16 ? 0 : E, k = c.top_k;
-    const ptrdiff_t kv_heads = SUMMARY_HEADS / SUMMARY_GROUP, rows = SUMMARY_BATCH * SUMMARY_HEADS * L;
+/* Where the results are. Those of the first kernel stand in one block, so that all their bits are compared: keys, top
+ * weights, entropy, rest, lse, output. */
+struct summary_results {
+    struct cells all, tops, entropy, rest, lse, out, received;
+};
+
+static struct cells summary_part(const struct cells *all, ptrdiff_t *first, ptrdiff_t count) {
+    const struct cells part = {all->storage, count, (char *)all->data + (size_t)*first * cell_bytes[all->storage]};
+    *first += count;
+    return part;
+}
+
+static struct summary_results summary_results_of(const struct summary_call *c, ptrdiff_t value_dim) {
+    const ptrdiff_t rows = SUMMARY_BATCH * SUMMARY_HEADS * c->query_len;
+    const enum attnx_storage real = c->f64 ? ATTNX_F64 : ATTNX_F32;
+    ptrdiff_t at = rows * c->top_k * (ptrdiff_t)(sizeof(int64_t) / cell_bytes[real]);
+    struct summary_results y = {.all = make(real, at + rows * (c->top_k + 3 + value_dim))};
+    y.tops = summary_part(&y.all, &at, rows * c->top_k);
+    y.entropy = summary_part(&y.all, &at, rows);
+    y.rest = summary_part(&y.all, &at, rows);
+    y.lse = summary_part(&y.all, &at, rows);
+    y.out = summary_part(&y.all, &at, rows * value_dim);
+    y.received = make(real, SUMMARY_BATCH * SUMMARY_HEADS * c->key_len);
+    return y;
+}
+
+static void summary_run(const struct summary_call *c, const struct summary_results *y, ptrdiff_t D) {
+    const ptrdiff_t L = c->query_len, S = c->key_len, E = c->head_dim, kv_heads = SUMMARY_HEADS / SUMMARY_GROUP;
     const ptrdiff_t shape[] = {SUMMARY_BATCH}, none[] = {0}, q_batch[] = {SUMMARY_HEADS * L * E};
     const ptrdiff_t k_batch[] = {kv_heads * S * E}, o_batch[] = {SUMMARY_HEADS * L * D},
                     l_batch[] = {SUMMARY_HEADS * L};
-    const enum attnx_storage real = c.f64 ? ATTNX_F64 : ATTNX_F32;
-    const size_t size = cell_bytes[real];
-    const double unit = c.f64 ? 1e-14 : 4e-6;
-    summary_fill(&c);
-    /* All results in one block, so that their bits are compared: keys, top weights, entropy, rest, lse, output. */
-    const ptrdiff_t key_cells = rows * k * (ptrdiff_t)(sizeof(int64_t) / size);
-    struct cells all = make(real, key_cells + rows * (k + 3 + D));
-    char *at = (char *)all.data + (size_t)key_cells * size;
-    struct cells tops = {real, rows * k, at}, entropy = {real, rows, at + (size_t)(rows * k) * size};
-    struct cells lse = {real, rows, (char *)entropy.data + (size_t)(2 * rows) * size};
-    struct cells out = {real, rows * D, (char *)lse.data + (size_t)rows * size};
-    struct cells received = make(real, SUMMARY_BATCH * SUMMARY_HEADS * S);
+    const enum attnx_storage real = c->f64 ? ATTNX_F64 : ATTNX_F32;
     struct attnx_summary args = {
-        .attention = {.query = {c.query.data, q_batch, L * E, E, 1, real},
-                      .key = {c.key.data, k_batch, S * E, E, 1, c.key.storage},
-                      .value = {c.value.data, k_batch, S * E, E, 1, c.value.storage},
-                      .out = {out.data, o_batch, L * D, D, 1, real},
-                      .lse = {lse.data, l_batch, L, 1, 0, real},
+        .attention = {.query = {c->query.data, q_batch, L * E, E, 1, real},
+                      .key = {c->key.data, k_batch, S * E, E, 1, c->key.storage},
+                      .value = {c->value.data, k_batch, S * E, E, 1, c->value.storage},
+                      .out = {y->out.data, o_batch, L * D, D, 1, real},
+                      .lse = {y->lse.data, l_batch, L, 1, 0, real},
                       .heads = SUMMARY_HEADS,
                       .group = SUMMARY_GROUP,
                       .query_len = L,
@@ -103,26 +117,34 @@ static void test_summary(struct summary_call c) {
                       .batch = SUMMARY_BATCH,
                       .batch_axes = 1,
                       .batch_shape = shape,
-                      .query_offsets = c.offsets,
+                      .query_offsets = c->offsets,
                       .scale = 1 / sqrt((double)E),
                       .window_left = -1,
-                      .window_right = c.options & 1 ? 0 : -1},
-        .entropy = entropy.data,
-        .rest = (char *)entropy.data + (size_t)rows * size,
-        .top_k = k,
-        .top_weights = tops.data,
-        .top_keys = all.data,
-        .received = received.data,
+                      .window_right = c->options & 1 ? 0 : -1},
+        .entropy = y->entropy.data,
+        .rest = y->rest.data,
+        .top_k = c->top_k,
+        .top_weights = y->tops.data,
+        .top_keys = y->all.data,
+        .received = y->received.data,
     };
-    if (c.options & 2) args.attention.query_lengths = c.query_lengths, args.attention.key_lengths = c.key_lengths;
-    if (c.options & 4) args.attention.mask = (struct attnx_array){c.mask, none, 0, S, 1, ATTNX_BOOL};
-    if (c.options & 8) args.attention.sinks = c.sinks.data;
-    run("summary", c.f64 ? ATTNX_summary_f64 : ATTNX_summary_f32, &args, &all);
-    run("received", c.f64 ? ATTNX_received_f64 : ATTNX_received_f32, &args, &received);
+    if (c->options & 2) args.attention.query_lengths = c->query_lengths, args.attention.key_lengths = c->key_lengths;
+    if (c->options & 4) args.attention.mask = (struct attnx_array){c->mask, none, 0, S, 1, ATTNX_BOOL};
+    if (c->options & 8) args.attention.sinks = c->sinks.data;
+    run("summary", c->f64 ? ATTNX_summary_f64 : ATTNX_summary_f32, &args, &y->all);
+    run("received", c->f64 ? ATTNX_received_f64 : ATTNX_received_f32, &args, &y->received);
+}
 
+static void test_summary(struct summary_call c) {
+    const ptrdiff_t L = c.query_len, S = c.key_len, D = c.options & 16 ? 0 : c.head_dim, k = c.top_k;
+    const double unit = c.f64 ? 1e-14 : 4e-6;
+    summary_fill(&c);
+    struct summary_results y = summary_results_of(&c, D);
+    summary_run(&c, &y, D);
     double *weights = allocate((size_t)S * sizeof *weights), *gets = allocate((size_t)S * sizeof *gets);
-    for (ptrdiff_t row = 0; row < rows; row++) {
+    for (ptrdiff_t row = 0; row < SUMMARY_BATCH * SUMMARY_HEADS * L; row++) {
         const ptrdiff_t b = row / (SUMMARY_HEADS * L), h = row / L % SUMMARY_HEADS, i = row % L;
+        const ptrdiff_t kv = b * (SUMMARY_HEADS / SUMMARY_GROUP) + h / SUMMARY_GROUP;
         const double truth = summary_truth(&c, b, h, i, weights);
         double spread = 0;
         for (ptrdiff_t j = 0; j < S; j++) {
@@ -131,20 +153,19 @@ static void test_summary(struct summary_call c) {
             gets[j] += weights[j];
             spread -= weights[j] * log(weights[j]);
         }
-        expect("lse", get(&lse, row), truth, unit * (1 + fabs(truth)));
-        expect("entropy", get(&entropy, row), spread, 2 * unit * (1 + log((double)S + 1)));
+        expect("lse", get(&y.lse, row), truth, unit * (1 + fabs(truth)));
+        expect("entropy", get(&y.entropy, row), spread, 2 * unit * (1 + log((double)S + 1)));
         for (ptrdiff_t j = 0; i == L - 1 && j < S; j++)
-            expect("received", get(&received, row / L * S + j), gets[j], unit * (1 + gets[j]));
+            expect("received", get(&y.received, row / L * S + j), gets[j], unit * (1 + gets[j]));
         for (ptrdiff_t d = 0; d < D; d++) {
             double wanted = 0;
             for (ptrdiff_t j = 0; j < S; j++)
-                if (weights[j] > 0)
-                    wanted += weights[j] * get(&c.value, ((b * kv_heads + h / SUMMARY_GROUP) * S + j) * E + d);
-            expect("output", get(&out, row * D + d), wanted, unit);
+                if (weights[j] > 0) wanted += weights[j] * get(&c.value, (kv * S + j) * D + d);
+            expect("output", get(&y.out, row * D + d), wanted, unit);
         }
-        summary_check_top(&c, weights, (const int64_t *)all.data + row * k, &tops, row * k, unit);
+        summary_check_top(&c, weights, (const int64_t *)y.all.data + row * k, &y.tops, row * k, unit);
     }
-    free(weights), free(gets), free(all.data), free(received.data);
+    free(weights), free(gets), free(y.all.data), free(y.received.data);
     free(c.query.data), free(c.key.data), free(c.value.data), free(c.sinks.data), free(c.mask);
 }
 
