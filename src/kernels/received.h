@@ -4,10 +4,13 @@
  * its rounded value and the rest that rounding took, so that a weight is as good as one divided by its row's sum. A task
  * is a query head and some blocks of keys; it meets all queries in blocks at fixed places, in order. Each key has a
  * vector of sums, a lane for every width-th query, to which the sum of a block of queries is added with the rounding
- * error of the last addition taken back (Kahan 1965): about 3 roundings however many queries there are. Which blocks
- * add to a key depends on that key and on the queries alone, so how the keys are cut changes no bit.
+ * error of the last addition taken back (Kahan 1965): about 3 roundings however many queries there are. A key's sums are
+ * its own and a 0 leaves them alone, so neither how the keys are cut nor which blocks are skipped changes a bit.
  */
-enum { K(received_blocks) = 4 }; /* blocks of keys a task: a block of queries is packed once for them */
+enum { /* Keys a task: a block of queries is packed once for them. Fewer where there would be no task for every thread. */
+       K(received_most) = 4 * K(block_keys),
+       K(received_least) = 32
+};
 
 /* Adds the weights of a block of scores to sums (keys, 2, width): a sum and what it was too much. */
 ATTNX_INLINE void K(received_add)(const struct K(rows) *rows, ptrdiff_t keys, const int vecs, const real *s,
@@ -28,9 +31,11 @@ ATTNX_INLINE void K(received_add)(const struct K(rows) *rows, ptrdiff_t keys, co
             /* Where a row's lse is NaN, what it cannot see is still 0. */
             part = V(add)(part, V(select)(V(eq)(score, lowest), zero, weight));
         }
-        const V(v) old = V(load)(sums), add = V(sub)(part, V(load)(sums + V(width))), new = V(add)(old, add);
-        V(store)(sums, new);
-        V(store)(sums + V(width), V(sub)(V(sub)(new, old), add));
+        const V(v) old = V(load)(sums), excess = V(load)(sums + V(width)), add = V(sub)(part, excess);
+        const V(v) new = V(add)(old, add);
+        const V(m) nothing = V(eq)(part, zero);
+        V(store)(sums, V(select)(nothing, old, new));
+        V(store)(sums + V(width), V(select)(nothing, excess, V(sub)(V(sub)(new, old), add)));
     }
 }
 
@@ -54,11 +59,11 @@ static void K(received_block)(const struct attnx_attention *a, const struct K(he
 static void K(received_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = &((const struct attnx_summary *)args)->attention;
     const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * a->heads;
-    const ptrdiff_t key_blocks = (a->key_len + K(block_keys) - 1) / K(block_keys), threads = plan->tasks;
-    ptrdiff_t blocks = K(received_blocks);
-    while (blocks > 1 && heads * ((key_blocks + blocks - 1) / blocks) < 4 * threads) blocks--;
-    plan->grain = blocks * K(block_keys);
-    plan->tasks = heads * ((key_blocks + blocks - 1) / blocks);
+    const ptrdiff_t threads = plan->tasks;
+    plan->grain = K(received_most);
+    while (plan->grain > K(received_least) &&heads * ((a->key_len + plan->grain - 1) / plan->grain) < 4 * threads)
+        plan->grain /= 2;
+    plan->tasks = heads * ((a->key_len + plan->grain - 1) / plan->grain);
     plan->work =
         (double)heads * (double)a->query_len * (double)K(keys_seen)(a) * (double)(a->head_dim + 24) / (double)w;
     plan->scratch = sizeof(real) * (size_t)(K(block_keys) *(q + (a->head_dim + w - 1) / w * w) + q * (a->head_dim + 2) +
