@@ -12,6 +12,8 @@ from attnx._core import _attention, _summary
 from attnx.runtime import threads_for
 
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     from attnx.bias import ALiBi, RelativePosition
@@ -83,7 +85,7 @@ def attention_summary(
     Notes
     -----
     The matrix of weights is never held: entropy and largest weights come from the blocks of the fused kernel,
-    `received` from a second sweep, because it needs each query's final sum; `rows` are computed row by row. A sink
+    `received` from a second sweep, because it needs each query's final sum; `rows` from their own scores. A sink
     takes its share of the weight, but is no key. `received` depends on the queries of its head, all else on a query's
     row alone: not on the batch, the padding or the threads, bit for bit. A visible NaN makes its row NaN; its key then
     comes first in `top_indices`.
@@ -168,11 +170,11 @@ def _summarize(
 
 
 def _rows(call: _attention_call.Attention, chosen: list[int], threads: int) -> Array:
-    """Return the weights of some queries, each by a call of its own."""
+    """Return the weights of some queries, each run of consecutive ones by a call of its own."""
     batch = call.batch_shape
     shape = (*batch, call.heads, len(chosen), call.key_len)
     out: Array = np.empty(shape, _check.real_dtype(call.query.dtype))
-    for r, i in enumerate(chosen if out.size else ()):
+    for r, i, count in _runs(chosen) if out.size else ():
         # Arrays still where the batch has no axes: the core reads them where they lie.
         offsets = np.full(batch, i, np.int64)
         if call.query_offsets is not None:
@@ -180,21 +182,30 @@ def _rows(call: _attention_call.Attention, chosen: list[int], threads: int) -> A
         lengths = None
         if call.query_lengths is not None:
             lengths = np.empty(batch, np.int64)
-            lengths[...] = np.clip(call.query_lengths - i, 0, 1)
+            lengths[...] = np.clip(call.query_lengths - i, 0, count)
         one = call._replace(
-            query=call.query[..., i : i + 1, :],
-            query_len=1,
-            mask=_row_of(call.mask, i),
+            query=call.query[..., i : i + count, :],
+            query_len=count,
+            mask=_rows_of(call.mask, i, count),
             query_offsets=offsets,
             query_lengths=lengths,
-            options=call.options and (_row_of(call.options[0], i), *call.options[1:]),
+            options=call.options and (_rows_of(call.options[0], i, count), *call.options[1:]),
         )
-        _attention.attention(one, out[..., r : r + 1, :], None, threads, _WEIGHTS)
+        _attention.attention(one, out[..., r : r + count, :], None, threads, _WEIGHTS)
     return out
 
 
-def _row_of(added: Array | None, i: int) -> Array | None:
-    """Return what a mask or bias says of query i."""
+def _runs(chosen: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield the place, the first row and the length of each run of consecutive rows."""
+    place = 0
+    for end in range(1, len(chosen) + 1):
+        if end == len(chosen) or chosen[end] != chosen[end - 1] + 1:
+            yield place, chosen[place], end - place
+            place = end
+
+
+def _rows_of(added: Array | None, first: int, count: int) -> Array | None:
+    """Return what a mask or bias says of some queries."""
     if added is None or added.ndim < 2 or added.shape[-2] == 1:
         return added
-    return added[..., i : i + 1, :]
+    return added[..., first : first + count, :]

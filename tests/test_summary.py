@@ -225,7 +225,7 @@ def test_rows_are_those_of_the_matrix(isa: str, dtype: DTypeLike) -> None:
         "window": (40, 10),
         "query_lengths": [30, 11],
     }
-    rows = [0, 29, 11, 10, -1, -30, 5, 5]
+    rows = [0, 29, 11, 10, -1, -30, 5, 5, 6, 7, 8, 9, 10, 11, 12]
     matrix = attnx.attention_weights(query, key, **options)
     found = attnx.attention_summary(query, key, rows=np.array(rows, np.int8), **options)
     assert_same_bits(found.rows, np.ascontiguousarray(matrix[:, :, rows]))

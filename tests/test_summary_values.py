@@ -50,6 +50,23 @@ def test_scores_in_order(isa: str, dtype: DTypeLike, way: str, count: int) -> No
     np.testing.assert_array_equal(found.top_indices, np.tile(wanted, (1, 30, 1)))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 31, 32, 33, 60])
+def test_ties_at_every_place(isa: str, dtype: DTypeLike, count: int) -> None:
+    """Each query has scores of its own, many of them equal, and keeps some of every score."""
+    rng = np.random.default_rng(count)
+    for keys in (3, 10, 40, 150):
+        for levels in (2, 4, 20):
+            scores = rng.integers(-levels, levels, (30, keys)).astype(dtype)
+            if levels == 4:
+                scores.sort(axis=1)
+            query, key = np.zeros((30, 2), dtype), np.zeros((keys, 2), dtype)
+            found = attnx.attention_summary(query, key, bias=scores, top_k=count)
+            wanted = np.full((30, count), -1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            wanted[:, : order.shape[1]] = order
+            np.testing.assert_array_equal(found.top_indices, wanted)
+
+
 def test_weights_that_round_to_the_same_are_tied(isa: str) -> None:
     """Scores differ, the weights that are returned do not: 0 each."""
     key = np.array([0, -500, -400, -300], np.float32).reshape(1, 4, 1)

@@ -20,12 +20,14 @@ ATTNX_INLINE int K(top_lists)(ptrdiff_t count, ptrdiff_t keys) {
     return count <= K(top_listed) &&(REAL_IS_F64 || keys <= 1 << 24);
 }
 
-/* Sinks scores of one key, or of none where they are not larger, into lists (count, 2, block_queries): scores and keys. */
+/* Puts the scores of one key into lists (count, 2, block_queries) of scores and keys: after all that are not smaller, whose
+ * successors move on by one, equal ones in order. */
 static void K(top_sink)(real *list, ptrdiff_t count, V(v) score, V(v) key) {
-    score = V(select)(V(eq)(score, score), score, V(set1)((real)INFINITY));
+    const V(v) entering = V(select)(V(eq)(score, score), score, V(set1)((real)INFINITY));
+    score = entering;
     for (ptrdiff_t j = 0; j < count; j++, list += 2 * K(block_queries)) {
         const V(v) old = V(load)(list), old_key = V(load)(list + K(block_queries));
-        const V(m) above = V(lt)(old, score);
+        const V(m) above = V(lt)(old, entering);
         V(store)(list, V(select)(above, score, old));
         V(store)(list + K(block_queries), V(select)(above, key, old_key));
         score = V(select)(above, old, score);
