@@ -46,6 +46,7 @@ EXTENSIONS += [
     for noun in (
         "arrays",
         "attention",
+        "summary",
         "additive",
         "softmax",
         "linear",

@@ -15,6 +15,7 @@ from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.cache import KVCache
 from attnx.luong import luong_attention
 from attnx.merge import merge_attention
+from attnx.rollout import attention_rollout, value_norm_weights
 from attnx.rotary import apply_rotary, rotary_tables
 from attnx.runtime import (
     available_isas,
@@ -25,6 +26,7 @@ from attnx.runtime import (
     show_config,
 )
 from attnx.softmax import softmax
+from attnx.summary import attention_summary
 from attnx.varlen import varlen_attention
 
 __version__ = "0.1.0"
@@ -59,6 +61,8 @@ __all__ = [
     "TransformerEncoderLayer",
     "additive_attention",
     "apply_rotary",
+    "attention_rollout",
+    "attention_summary",
     "attention_weights",
     "available_isas",
     "bias",
@@ -75,6 +79,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "softmax",
+    "value_norm_weights",
     "varlen_attention",
     "view",
 ]

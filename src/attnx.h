@@ -49,6 +49,18 @@ struct attnx_attention {
     enum attnx_stage stage;
 };
 
+/* What attention looks at: summary is attention (value_dim 0: without an output) that also writes entropy and top_k keys
+ * of each query; received, from the lse and rest that it left, the weight that each key gets. The arrays are contiguous. */
+struct attnx_summary {
+    struct attnx_attention attention;
+    void *rest;      /* (B, H, L), real: what rounding took from lse; NULL where nobody asks, like those that follow */
+    void *entropy;   /* (B, H, L), real */
+    ptrdiff_t top_k; /* 0: none */
+    void *top_weights; /* (B, H, L, top_k), real: in falling order, 0 where fewer keys are visible */
+    int64_t *top_keys; /* (B, H, L, top_k): of equal weights the first key first, -1 where fewer are visible */
+    void *received;    /* (B, H, S), real */
+};
+
 /* Additive attention: one head; head_dim is U, and scores are score_weight . tanh(query_i + key_j), without a scale.
  * Neither bias, softcap, sinks nor window. */
 struct attnx_additive {

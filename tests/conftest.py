@@ -152,7 +152,7 @@ def assert_like_oracle(
     truth = oracle(*args, dtype=_one_up(dtype), **options)
     plain = oracle(*args, dtype=dtype, **options)
     attention = name in ("scaled_dot_product_attention", "varlen_attention")
-    score_max = _score_bound(args[0], args[1], options.get("scale")) + _added(options.get("bias"))
+    score_max = score_bound(args[0], args[1], options)
     scores_wanted = options.get("stage", "weights") != "weights"
     if scores_wanted and score_max == np.inf:
         score_max = _largest(truth)
@@ -209,13 +209,15 @@ def _added(bias: Any) -> float:
     return _largest(np.asarray(bias)) if np.ndim(bias) or np.isscalar(bias) else np.inf
 
 
-def _score_bound(query: Array, key: Array, scale: float | None) -> float:
-    """No product of query and key is larger than this (Cauchy-Schwarz)."""
+def score_bound(query: Array, key: Array, options: dict[str, Any]) -> float:
+    """No score is larger than this (Cauchy-Schwarz)."""
+    added = _added(options.get("bias"))
     if query.size == 0 or key.size == 0:
-        return 0.0
+        return added
+    scale = options.get("scale")
     scale = query.shape[-1] ** -0.5 if scale is None else abs(scale)
     norms = [np.linalg.norm(np.nan_to_num(x.astype(float)), axis=-1).max() for x in (query, key)]
-    return float(norms[0] * norms[1] * scale)
+    return float(norms[0] * norms[1] * scale) + added
 
 
 # --- bits and memory -----------------------------------------------------------------------------

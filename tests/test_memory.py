@@ -86,6 +86,33 @@ def test_packed_rows_need_no_more() -> None:
     assert grown(call, 500) <= 64 * MIB
 
 
+@pytest.mark.slow
+def test_a_summary_of_32768_queries_on_as_many_keys() -> None:
+    """Beside what it returns; a matrix would be 4 GiB."""
+    script = """
+query, key, value = (drawn(32768, np.float32) for _ in range(3))
+kept = {}
+call = lambda: kept.update(found=attnx.attention_summary(
+    query, key, value, top_k=16, entropy=True, received=True, rows=[0, 99, -1]))
+more = grown(call)
+found = kept["found"]
+assert found.top_indices.shape == (1, 32768, 16) and found.received.shape == (1, 32768)
+assert np.isfinite(found.entropy).all() and abs(found.received.sum() - 32768) < 1
+print(json.dumps([more, sum(x.nbytes for x in found[:-1])]))
+"""
+    more, returned = run(script, prelude=PRELUDE, seconds=1800)
+    assert more - returned <= 64 * MIB
+
+
+def test_a_summary_needs_no_more_than_its_arrays() -> None:
+    """500 queries: no cache of scores a query either."""
+    call = (
+        "out.__setitem__(..., attnx.attention_summary("
+        "query, key, value, top_k=16, entropy=True, received=True, rows=[7]).output)"
+    )
+    assert grown(call, 500) <= 16 * MIB
+
+
 def test_the_measurement_sees_what_is_held() -> None:
     """Else every test above would pass."""
     call = "np.add(query, np.ones(1 << 24, np.float32).sum(), out=out)"

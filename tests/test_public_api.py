@@ -41,6 +41,13 @@ SIGNATURES: dict[str, tuple[str, dict[str, Any]]] = {
         ATTENTION | {"return_lse": False} | RUN,
     ),
     "attention_weights": ("query key attn_mask", ATTENTION | {"stage": "weights"} | RUN),
+    "attention_summary": (
+        "query key value attn_mask",
+        ATTENTION
+        | {"top_k": 0, "entropy": False, "received": False, "rows": None, "num_threads": None},
+    ),
+    "attention_rollout": ("weights", {"residual": 0.5}),
+    "value_norm_weights": ("weights value out_weight", {}),
     "varlen_attention": ("query key value query_starts key_starts", VARLEN | RUN),
     "merge_attention": ("outputs lses", {}),
     "apply_rotary": ("x cos sin", {"interleaved": False, "positions": None, "out": None}),

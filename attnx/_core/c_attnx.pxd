@@ -40,6 +40,15 @@ cdef extern from "attnx.h" nogil:
         double scale, softcap
         attnx_stage stage
 
+    cdef struct attnx_summary:
+        attnx_attention attention
+        void *rest
+        void *entropy
+        Py_ssize_t top_k
+        void *top_weights
+        int64_t *top_keys
+        void *received
+
     cdef struct attnx_additive:
         attnx_attention attention
         attnx_array weights, powers
@@ -115,6 +124,10 @@ cdef extern from "attnx.h" nogil:
         ATTNX_attention_f64
         ATTNX_attention_weights_f32
         ATTNX_attention_weights_f64
+        ATTNX_summary_f32
+        ATTNX_summary_f64
+        ATTNX_received_f32
+        ATTNX_received_f64
         ATTNX_additive_f32
         ATTNX_additive_f64
         ATTNX_additive_powers_f32

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from attnx.attention import attention_weights
 from attnx.cache import KVCache
+from attnx.layers.attending import Heads, Wanted, summarize
 from attnx.layers.module import FloatArray
-
-Heads = tuple[FloatArray, FloatArray, FloatArray]
+from attnx.summary import AttentionSummary
 
 
 def check_cache(cache: KVCache, kv_heads: int, head_dim: int, given: Mapping[str, object]) -> None:
@@ -32,11 +32,11 @@ def attend_cached(
     heads: Heads,
     cache: KVCache,
     attn_mask: npt.ArrayLike | None,
+    wanted: Wanted,
     *,
-    need_weights: bool,
     num_threads: int | None,
-) -> tuple[FloatArray, FloatArray | None]:
-    """Append key and value (B, L, G, d), attend; return (B, L, H, d) and the weights (B, H, L, S).
+) -> tuple[FloatArray, FloatArray | AttentionSummary | None]:
+    """Append key and value (B, L, G, d), attend; return (B, L, H, d) and what is wanted of the weights.
 
     An error leaves the cache as it was.
     """
@@ -48,14 +48,20 @@ def attend_cached(
             f"got batch axes and length {shape}"
         )
     before = cache._filled
-    gathered = np.empty(query.shape, np.float32)
     first, key, value = (x.swapaxes(1, 2) for x in heads)
     try:
         cache.append(key, value)
+        if isinstance(wanted, Mapping):
+            out, found = summarize(
+                (first, *cache._held()), attn_mask, wanted, is_causal=True,
+                num_threads=num_threads, **cache._filled.positions(query.shape[1]),
+            )  # fmt: skip
+            return out.swapaxes(1, 2), found
+        gathered = np.empty(query.shape, np.float32)
         cache.attend(
             first, attn_mask=attn_mask, out=gathered.swapaxes(1, 2), num_threads=num_threads
         )
-        if not need_weights:
+        if not wanted:
             return gathered, None
         positions = cache._filled.positions(query.shape[1])
         weights: FloatArray = attention_weights(

@@ -9,13 +9,13 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.cache import KVCache
+from attnx.layers.attending import attend, check_wanted
 from attnx.layers.cached import attend_cached, check_cache
 from attnx.layers.linear import Linear
-from attnx.layers.module import FloatArray, Module, Shapes, as_input, as_size, uniform
-from attnx.layers.projection import Projection
-from attnx.linear import linear
+from attnx.layers.module import FloatArray, Module, Shapes, as_size, uniform
+from attnx.layers.projection import Projection, project_heads
+from attnx.summary import AttentionSummary
 
 _SEPARATE = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -119,6 +119,7 @@ class MultiHeadAttention(Module):
         is_causal: bool = ...,
         cache: KVCache | None = ...,
         need_weights: Literal[False] = ...,
+        summary: None = ...,
         num_threads: int | None = ...,
     ) -> FloatArray: ...
 
@@ -134,8 +135,25 @@ class MultiHeadAttention(Module):
         is_causal: bool = ...,
         cache: KVCache | None = ...,
         need_weights: Literal[True],
+        summary: None = ...,
         num_threads: int | None = ...,
     ) -> tuple[FloatArray, FloatArray]: ...
+
+    @overload
+    def __call__(
+        self,
+        query: npt.ArrayLike,
+        key: npt.ArrayLike | None = ...,
+        value: npt.ArrayLike | None = ...,
+        attn_mask: npt.ArrayLike | None = ...,
+        *,
+        key_lengths: npt.ArrayLike | None = ...,
+        is_causal: bool = ...,
+        cache: KVCache | None = ...,
+        need_weights: Literal[False] = ...,
+        summary: Mapping[str, Any],
+        num_threads: int | None = ...,
+    ) -> tuple[FloatArray, AttentionSummary]: ...
 
     def __call__(
         self,
@@ -148,8 +166,9 @@ class MultiHeadAttention(Module):
         is_causal: bool = False,
         cache: KVCache | None = None,
         need_weights: bool = False,
+        summary: Mapping[str, Any] | None = None,
         num_threads: int | None = None,
-    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+    ) -> FloatArray | tuple[FloatArray, FloatArray | AttentionSummary]:
         """Attend from `query` to `key` and gather `value`.
 
         Parameters
@@ -174,6 +193,9 @@ class MultiHeadAttention(Module):
             own; S is the longest length. `key`, `value` and `key_lengths` may not be given.
         need_weights : bool, default False
             Whether to return the weights as well; they need memory of size L x S.
+        summary : mapping, optional
+            What to return of the weights without ever holding them: `top_k`, `entropy`, `received`
+            and `rows` of `attnx.attention_summary`. Not together with `need_weights`.
         num_threads : int, optional
             Most threads to use; default: `attnx.get_num_threads`.
 
@@ -183,6 +205,8 @@ class MultiHeadAttention(Module):
             Shape (..., L, embed_dim).
         weights : ndarray
             Shape (..., H, L, S); only with `need_weights`.
+        found : AttentionSummary
+            Only with `summary`; its `output` is None.
 
         Examples
         --------
@@ -194,62 +218,25 @@ class MultiHeadAttention(Module):
         >>> output, weights = layer(query, memory, need_weights=True)
         >>> output.shape, weights.shape
         ((1, 4, 8), (1, 2, 4, 5))
+        >>> output, found = layer(query, memory, summary={"top_k": 3, "received": True})
+        >>> found.top_indices.shape, found.received.shape
+        ((1, 2, 4, 3), (1, 2, 5))
         """
         if cache is not None:
             given = {"key": key, "value": value, "key_lengths": key_lengths}
             check_cache(cache, self.num_kv_heads, self.head_dim, given)
-        heads = self._heads(query, key, value, num_threads)
-        weights: FloatArray | None = None
+        wanted = check_wanted(need_weights, summary)
+        heads = project_heads(self, query, key, value, num_threads)
         if cache is not None:
-            gathered, weights = attend_cached(
-                heads, cache, attn_mask, need_weights=need_weights, num_threads=num_threads
-            )
+            gathered, seen = attend_cached(heads, cache, attn_mask, wanted, num_threads=num_threads)
         else:
-            options: dict[str, Any] = {
-                "is_causal": is_causal, "key_lengths": key_lengths, "layout": "blhd",
-                "num_threads": num_threads,
-            }  # fmt: skip
-            gathered = scaled_dot_product_attention(*heads, attn_mask, **options)
-            if need_weights:
-                weights = attention_weights(*heads[:2], attn_mask, **options)
+            gathered, seen = attend(
+                heads, attn_mask, wanted, is_causal=is_causal, key_lengths=key_lengths,
+                layout="blhd", num_threads=num_threads,
+            )  # fmt: skip
         rows = gathered.reshape(*gathered.shape[:-2], self.embed_dim)
         output = self.out_proj(rows, num_threads=num_threads)
-        return output if weights is None else (output, weights)
-
-    def _heads(
-        self,
-        query: npt.ArrayLike,
-        key: npt.ArrayLike | None,
-        value: npt.ArrayLike | None,
-        num_threads: int | None,
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the projected query (..., L, H, d), key and value (..., S, G, d)."""
-        if key is None and value is not None:
-            raise ValueError("value may only be given with key")
-        inputs = [as_input("query", query, self.embed_dim, least=2)]
-        if key is None or (key is query and (value is None or value is key)):
-            groups = self._projection.groups
-            if len(groups) > 1:  # another size, or packed in parts for an earlier call
-                inputs.append(as_input("key", inputs[0], self.kdim, least=2))
-        else:
-            groups = self._projection.at_least(2 if value is None or value is key else 3)
-            inputs.append(as_input("key", key, self.kdim, least=2))
-        if len(groups) == 3:
-            last = inputs[1] if value is None else value
-            inputs.append(as_input("value", last, self.vdim, least=2))
-        projected = []
-        for x, (weight, bias) in zip(inputs, groups, strict=True):
-            flat = linear(x, weight, bias, num_threads=num_threads)
-            heads = weight.out_features // self.head_dim
-            projected.append(flat.reshape(*x.shape[:-1], heads, self.head_dim))
-        joined = projected[-1]
-        first, groups_of_keys = self.num_heads, self.num_kv_heads
-        if len(projected) == 1:
-            middle = first + groups_of_keys
-            return joined[..., :first, :], joined[..., first:middle, :], joined[..., middle:, :]
-        if len(projected) == 2:
-            return projected[0], joined[..., :groups_of_keys, :], joined[..., groups_of_keys:, :]
-        return projected[0], projected[1], joined
+        return output if seen is None else (output, seen)
 
     def _sizes(self) -> tuple[int, int, int]:
         """Return how many rows the query's, key's and value's weights have."""

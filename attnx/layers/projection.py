@@ -7,10 +7,16 @@ then replace the whole, so that a layer never keeps its weights twice.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from attnx.layers.module import FloatArray
-from attnx.linear import PackedWeight, pack_weight
+import numpy as np
+import numpy.typing as npt
+
+from attnx.layers.module import FloatArray, as_input
+from attnx.linear import PackedWeight, linear, pack_weight
+
+if TYPE_CHECKING:
+    from attnx.layers.multihead import MultiHeadAttention
 
 Groups = tuple[tuple[PackedWeight, FloatArray | None], ...]
 
@@ -68,3 +74,39 @@ class Projection:
             bias = None if self._bias is None else self._bias[begin : int(ends[last])]
             groups.append((packed, bias))
         return tuple(groups)
+
+
+def project_heads(
+    layer: MultiHeadAttention,
+    query: npt.ArrayLike,
+    key: npt.ArrayLike | None,
+    value: npt.ArrayLike | None,
+    num_threads: int | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the projected query (..., L, H, d), key and value (..., S, G, d) of a layer."""
+    if key is None and value is not None:
+        raise ValueError("value may only be given with key")
+    inputs = [as_input("query", query, layer.embed_dim, least=2)]
+    if key is None or (key is query and (value is None or value is key)):
+        groups = layer._projection.groups
+        if len(groups) > 1:  # another size, or packed in parts for an earlier call
+            inputs.append(as_input("key", inputs[0], layer.kdim, least=2))
+    else:
+        groups = layer._projection.at_least(2 if value is None or value is key else 3)
+        inputs.append(as_input("key", key, layer.kdim, least=2))
+    if len(groups) == 3:
+        last = inputs[1] if value is None else value
+        inputs.append(as_input("value", last, layer.vdim, least=2))
+    projected = []
+    for x, (weight, bias) in zip(inputs, groups, strict=True):
+        flat = linear(x, weight, bias, num_threads=num_threads)
+        heads = weight.out_features // layer.head_dim
+        projected.append(flat.reshape(*x.shape[:-1], heads, layer.head_dim))
+    joined = projected[-1]
+    first, groups_of_keys = layer.num_heads, layer.num_kv_heads
+    if len(projected) == 1:
+        middle = first + groups_of_keys
+        return joined[..., :first, :], joined[..., first:middle, :], joined[..., middle:, :]
+    if len(projected) == 2:
+        return projected[0], joined[..., :groups_of_keys, :], joined[..., groups_of_keys:, :]
+    return projected[0], projected[1], joined

@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from attnx.attention import attention_weights
 from attnx.layers.module import FloatArray, as_size
-from attnx.layers.packing import attend_packed, starts_of
+from attnx.layers.packing import Attend, attend_packed, starts_of
 from attnx.layers.stack import run_in
 from attnx.layers.workspace import Workspace
+from attnx.models.attention_maps import see_summary, see_weights, stack_summaries
 from attnx.models.batching import token_batches
 from attnx.models.bert_config import BertConfig, read_config
 from attnx.models.bert_weights import BertWeights, find_tensors, load_weights
 from attnx.models.pooling import pool, unit
 from attnx.models.progress import progress_bar
-from attnx.models.tokens import Tokens
+from attnx.models.tokens import Tokens, as_list, named_ids
 from attnx.norm import layer_norm
+from attnx.summary import AttentionSummary
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -164,8 +165,9 @@ class TextEncoder:
         >>> encoder.tokenize("Hello!")  # doctest: +SKIP
         [array([ 101, 7592,  999,  102], dtype=int32)]
         """
-        limit = self._limit(max_length)
-        return [np.array(self._ids(i, t, limit), np.int32) for i, t in enumerate(_as_list(texts))]
+        limit, lower = self._limit(max_length), self._config.lower_case
+        ids = (named_ids(self._tokens, i, t, limit, lower) for i, t in enumerate(as_list(texts)))
+        return [np.array(part, np.int32) for part in ids]
 
     def attentions(self, text: str) -> tuple[list[str], FloatArray]:
         """Return the self-attention weights of all layers for one text.
@@ -194,16 +196,59 @@ class TextEncoder:
             raise TypeError(f"text must be a str, got {type(text).__name__}")
         (ids,) = self.tokenize(text)
         collected: list[FloatArray] = []
-        attend = attend_packed(starts_of(np.array([len(ids)])), is_causal=False)
+        self._run(ids, see_weights(collected, len(ids)))
+        return self._tokens.words(ids.tolist()), np.stack(collected)
 
-        def attend_and_collect(work: Workspace) -> None:
-            collected.append(attention_weights(work.query, work.key, layout="blhd"))
-            attend(work)
+    @overload
+    def attention_summary(
+        self, texts: str, *, max_length: int | None = ..., **options: Any
+    ) -> tuple[list[str], AttentionSummary]: ...
 
+    @overload
+    def attention_summary(
+        self, texts: Iterable[str], *, max_length: int | None = ..., **options: Any
+    ) -> list[tuple[list[str], AttentionSummary]]: ...
+
+    def attention_summary(
+        self, texts: str | Iterable[str], *, max_length: int | None = None, **options: Any
+    ) -> tuple[list[str], AttentionSummary] | list[tuple[list[str], AttentionSummary]]:
+        """Return what each token attends to and receives, in all layers, without their matrices.
+
+        Parameters
+        ----------
+        texts, max_length
+            As in `encode`.
+        **options
+            `top_k`, `entropy`, `received`, `rows` and `num_threads` of `attnx.attention_summary`.
+
+        Returns
+        -------
+        tokens : list of str
+            The L tokens, special ones included.
+        summary : AttentionSummary
+            Its arrays have a first axis of layers: `top_indices` (layers, H, L, k), `received`
+            (layers, H, L); ``summary.to_csr(layer, head)``. For several texts a list of pairs.
+
+        Examples
+        --------
+        >>> from attnx.models import TextEncoder
+        >>> encoder = TextEncoder.from_pretrained(".cache/minilm")  # doctest: +SKIP
+        >>> tokens, found = encoder.attention_summary("Hello!", received=True)  # doctest: +SKIP
+        >>> found.received.shape  # doctest: +SKIP
+        (6, 12, 4)
+        """
+        found = []
+        for ids in self.tokenize(texts, max_length=max_length):
+            layers: list[AttentionSummary] = []
+            self._run(ids, see_summary(layers, options))
+            found.append((self._tokens.words(ids.tolist()), stack_summaries(layers)))
+        return found[0] if isinstance(texts, str) else found
+
+    def _run(self, ids: TokenIds, attend: Attend) -> None:
+        """Take one text through all layers."""
         layers = self._weights.encoder.layers
         work = layers[0]._workspace(len(ids))
-        run_in(layers, None, self._embed([ids], work), attend_and_collect, work)
-        return self._tokens.words(ids.tolist()), np.stack(collected)
+        run_in(layers, None, self._embed([ids], work), attend, work)
 
     def _encode_ids(
         self,
@@ -253,23 +298,3 @@ class TextEncoder:
         if not least <= limit <= most:
             raise ValueError(f"max_length must lie between {least} and {most}, got {limit}")
         return limit
-
-    def _ids(self, index: int, text: object, limit: int) -> list[int]:
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{index}] must be a str, got {type(text).__name__}")
-        try:
-            return self._tokens.ids(text.lower() if self._config.lower_case else text, limit)
-        except Exception as error:  # of the package tokenizers, which raises nothing narrower
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"texts[{index}] holds half a surrogate pair") from None
-            raise ValueError(f"texts[{index}] cannot be tokenized: {error}") from None
-
-
-def _as_list(texts: str | Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, (bytes, bytearray)) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be a str or an iterable of str, got {type(texts).__name__}")
-    return list(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,26 @@ class Tokens:
     def words(self, ids: list[int]) -> list[str]:
         """Return the tokens of ids as text."""
         return [str(self._tokenizer.id_to_token(number)) for number in ids]
+
+
+def named_ids(tokens: Tokens, index: int, text: object, limit: int, lower: bool) -> list[int]:
+    """Return the ids of one of many texts; an error names it by its index."""
+    if not isinstance(text, str):
+        raise TypeError(f"texts[{index}] must be a str, got {type(text).__name__}")
+    try:
+        return tokens.ids(text.lower() if lower else text, limit)
+    except Exception as error:  # of the package tokenizers, which raises nothing narrower
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"texts[{index}] holds half a surrogate pair") from None
+        raise ValueError(f"texts[{index}] cannot be tokenized: {error}") from None
+
+
+def as_list(texts: str | Iterable[str]) -> list[str]:
+    """Return texts as a list; a str is one text."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (bytes, bytearray)) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be a str or an iterable of str, got {type(texts).__name__}")
+    return list(texts)

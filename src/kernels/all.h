@@ -18,6 +18,9 @@
 #include "attention.h"
 #include "attention_run.h"
 #include "attention_weights.h"
+#include "top.h"
+#include "summary.h"
+#include "received.h"
 #include "additive.h"
 #include "rotary.h"
 #undef R
@@ -44,6 +47,9 @@
 #include "attention.h"
 #include "attention_run.h"
 #include "attention_weights.h"
+#include "top.h"
+#include "summary.h"
+#include "received.h"
 #include "additive.h"
 #include "rotary.h"
 #undef R

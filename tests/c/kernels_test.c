@@ -7,6 +7,7 @@
 #include "additive_checks.h"
 #include "checks.h"
 #include "recurrent_checks.h"
+#include "summary_checks.h"
 
 static void test_softmax(int f64, ptrdiff_t items, int masked, ptrdiff_t step) {
     enum { ROWS = 3 };
@@ -363,6 +364,8 @@ int main(int argc, char **argv) {
         test_additives(ATTNX_F16, ATTNX_F16), test_additives(ATTNX_F32, ATTNX_BF16), report("additive, 16-bit");
         test_attention(0), report("attention f32");
         test_attention(1), report("attention f64");
+        test_summaries(0), report("summary f32");
+        test_summaries(1), report("summary f64");
     }
     printf("%ld checks, %ld failures\n", checks, failures);
     return failures != 0 || checks == 0;
