@@ -22,22 +22,25 @@ def plain(x):
     )
 
 
-def apart(np.ndarray out, inputs):
-    """Say whether out is C-contiguous and writeable, and ends before or begins after each input, C-contiguous or None."""
-    cdef np.ndarray a
+cdef bint outside(np.ndarray a, char *begin, char *end) noexcept:
+    """Say whether an array, C-contiguous or None, ends before or begins after some memory."""
+    if a is None:
+        return True
+    cdef char *first = <char *> np.PyArray_DATA(a)
+    return np.PyArray_ISCARRAY_RO(a) and (first >= end or first + np.PyArray_NBYTES(a) <= begin)
+
+
+def apart(np.ndarray out, np.ndarray a=None, np.ndarray b=None, np.ndarray c=None, np.ndarray d=None):
+    """Say whether out is C-contiguous, writeable and clear of the others, which must be C-contiguous or None too."""
     cdef char *begin = <char *> np.PyArray_DATA(out)
     cdef char *end = begin + np.PyArray_NBYTES(out)
-    cdef char *other
-    if not np.PyArray_ISCARRAY(out):
-        return False
-    for x in inputs:
-        if x is None:
-            continue
-        a = x
-        other = <char *> np.PyArray_DATA(a)
-        if not np.PyArray_ISCARRAY_RO(a) or (other < end and begin < other + np.PyArray_NBYTES(a)):
-            return False
-    return True
+    return (
+        np.PyArray_ISCARRAY(out)
+        and outside(a, begin, end)
+        and outside(b, begin, end)
+        and outside(c, begin, end)
+        and outside(d, begin, end)
+    )
 
 
 cdef void describe(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes, int inner) noexcept:

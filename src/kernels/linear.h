@@ -45,13 +45,15 @@ ATTNX_INLINE void linear_tile_run(const struct attnx_linear *a, const float *x, 
     }
 }
 
-ATTNX_INLINE void linear_columns(const struct attnx_linear *a, ptrdiff_t first, ptrdiff_t rows, const float *panel,
-                                 ptrdiff_t from, const int vecs, const int most, float *sums) {
+/* All `vecs` vectors of a panel for `rows` rows; each row of x is read for all columns while it is in L1. */
+ATTNX_INLINE void linear_rows_run(const struct attnx_linear *a, const float *x, const float *panel, ptrdiff_t from,
+                                  const int rows, const int vecs, float *sums) {
     const ptrdiff_t depth = a->in - from < linear_depth ? a->in - from : linear_depth;
-#define LINEAR_TILE(r, n) \
-    linear_tile_run(a, a->x + (first + (r)) * a->x_row, panel, from, depth, n, vecs, sums + (r) * ATTNX_PANEL)
-    ATTNX_TILE_ROWS(rows, most, LINEAR_TILE);
-#undef LINEAR_TILE
+    int c = 0;
+    for (; vecs - c >= linear_vecs; c += linear_vecs)
+        linear_tile_run(a, x, panel + c * f32_width, from, depth, rows, linear_vecs, sums + c * f32_width);
+    if (vecs - c == 2) linear_tile_run(a, x, panel + c * f32_width, from, depth, rows, 2, sums + c * f32_width);
+    if (vecs - c == 1) linear_tile_run(a, x, panel + c * f32_width, from, depth, rows, 1, sums + c * f32_width);
 }
 
 static void linear_plan_f32(const void *args, struct attnx_plan *plan) {
@@ -70,16 +72,15 @@ static void linear_run_f32(const void *args, const struct attnx_plan *plan, ptrd
     const ptrdiff_t rows = a->rows - first < plan->grain ? a->rows - first : plan->grain;
     const ptrdiff_t end = start + ATTNX_PANEL < a->outs ? start + ATTNX_PANEL : a->outs;
     const float *panel = a->weight + start * a->in;
+    const int vecs = (int)((end - start + f32_width - 1) / f32_width);
     float sums[linear_rows * ATTNX_PANEL];
     (void)scratch;
     ptrdiff_t from = 0;
     do { /* once even without inputs: the sums are then 0 */
-        for (ptrdiff_t at = 0; at < end - start; at += linear_vecs * f32_width) {
-            const ptrdiff_t vecs = (end - start - at + f32_width - 1) / f32_width;
-            if (vecs >= 3) linear_columns(a, first, rows, panel + at, from, 3, SCORE_ROWS, sums + at);
-            else if (vecs == 2) linear_columns(a, first, rows, panel + at, from, 2, SCORE_ROWS_2, sums + at);
-            else linear_columns(a, first, rows, panel + at, from, 1, SCORE_ROWS_1, sums + at);
-        }
+#define LINEAR_ROWS(r, n) \
+    linear_rows_run(a, a->x + (first + (r)) * a->x_row, panel, from, n, vecs, sums + (r) * ATTNX_PANEL)
+        ATTNX_TILE_ROWS(rows, SCORE_ROWS, LINEAR_ROWS);
+#undef LINEAR_ROWS
         from += linear_depth;
     } while (from < a->in);
     linear_end(a, first, start, sums, rows, end);
