@@ -26,7 +26,7 @@ from attnx.runtime import (
     show_config,
 )
 from attnx.softmax import softmax
-from attnx.summary import attention_summary
+from attnx.summary import AttentionSummary, attention_summary
 from attnx.varlen import varlen_attention
 
 __version__ = "0.1.0"
@@ -50,6 +50,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "AdditiveAttention",
+    "AttentionSummary",
     "KVCache",
     "LayerNorm",
     "Linear",

@@ -46,6 +46,14 @@ class Attention(NamedTuple):
     options: tuple[Any, ...] | None  # bias, slopes, relative, its reach, sinks, softcap
     one_head: bool  # no array had an axis of heads, so the result has none
 
+    def inputs(self) -> tuple[Array | None, ...]:
+        """Return all that a result may not overlap."""
+        arrays = (self.query, self.key, self.value, self.mask)
+        if self.options is None:
+            return arrays
+        bias, slopes, relative, _, sinks, _ = self.options
+        return (*arrays, bias, slopes, relative, sinks)
+
 
 def heads_first(name: str, x: ArrayLike, swap: bool) -> Array:
     """Return a float array of at least three axes that ends in (head, row, item)."""

@@ -202,7 +202,13 @@ def output(
     """Return a new array for a result, or x if it can take it."""
     if x is None:
         return np.empty(shape, dtype)
-    if type(x) is np.ndarray and x.dtype is dtype and x.shape == shape and apart(x, *inputs):
+    if (
+        type(x) is np.ndarray
+        and x.dtype is dtype
+        and x.shape == shape
+        and len(inputs) <= 4
+        and apart(x, *inputs)
+    ):
         return x  # as nearly always; the questions below take 4 microseconds
     if not isinstance(x, np.ndarray) or isinstance(x, (np.ma.MaskedArray, np.matrix)):
         raise TypeError(f"{name} must be a numpy array, got {type(x).__name__}")

@@ -234,8 +234,7 @@ def attention_weights(
         raise ValueError(f"stage must be one of {', '.join(_STAGES)}, got {stage!r}")
     shape: tuple[int, ...] = (*call.batch_shape, call.heads, call.query_len, call.key_len)
     dtype, real = call.query.dtype, _check.real_dtype(call.query.dtype)
-    inputs = (call.query, call.key, call.mask)
-    result = _check.output("out", out, shape[1:] if call.one_head else shape, dtype, inputs)
+    result = _check.output("out", out, shape[1:] if call.one_head else shape, dtype, call.inputs())
     target = _check.writable(result) if dtype == real else np.empty(result.shape, real)
     if result.size:
         to = target[np.newaxis] if call.one_head else target
@@ -269,9 +268,7 @@ def _attend(
     if out is None:
         result = target = np.empty(shape, query.dtype)
     else:
-        result = _check.output(
-            "out", out, shape, query.dtype, (query, call.key, call.value, call.mask)
-        )
+        result = _check.output("out", out, shape, query.dtype, call.inputs())
         target = _check.writable(result)
     lse = np.empty((*batch, heads, rows), _check.real_dtype(query.dtype)) if return_lse else None
     if result.size or (lse is not None and lse.size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def check_output(name: str) -> None:
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the output's folder is not there", str(folder))
-    if not path.exists() and not os.access(folder, os.W_OK):
+    if (not path.exists() or path.is_file()) and not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, "the output's folder cannot be written", str(folder))
 
 
@@ -50,9 +51,10 @@ def open_output(name: str) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(name))
     # In the same folder, where a rename is one step; opened, not made by tempfile, so that the
     # file gets the permissions that the user's files get.
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    file = part.open("xb")
     try:
-        with part.open("xb") as file:
+        with file:
             yield file
         if target.exists():
             shutil.copymode(target, part)

@@ -57,6 +57,8 @@ def attention_rollout(weights: ArrayLike, *, residual: float = 0.5) -> Array:
     share = _check.real("residual", residual)
     if not 0 <= share <= 1:
         raise ValueError(f"residual must lie between 0 and 1, got {share}")
+    if (layers < 0).any():
+        raise ValueError("weights must not be negative")
     if layers.shape[0] == 0 or layers.shape[-3] == 0:
         raise ValueError(f"weights must have a layer and a head or more, got {layers.shape}")
     identity = np.eye(layers.shape[-1])
@@ -124,12 +126,12 @@ def value_norm_weights(
         if out.ndim != 2 or out.shape[1] != heads * dim:
             raise ValueError(f"out_weight must have shape (M, {heads * dim}), got {out.shape}")
         by_head = out.astype(np.float64).reshape(len(out), heads, dim)
-        vectors = vectors @ by_head.transpose(1, 2, 0)
+        with np.errstate(invalid="ignore"):  # infinite values are the caller's
+            vectors = vectors @ by_head.transpose(1, 2, 0)
     norms = np.linalg.norm(vectors, axis=-1)[..., np.newaxis, :]
     # What has no weight adds nothing, whatever it is.
-    with np.errstate(invalid="ignore"):
-        sized = np.where(w == 0, 0, w.astype(np.float64) * norms)
-    return sized.astype(w.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(w == 0, 0, w.astype(np.float64) * norms).astype(w.dtype)
 
 
 def _fits(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

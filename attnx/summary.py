@@ -87,8 +87,10 @@ def attention_summary(
     The matrix of weights is never held: entropy and largest weights come from the blocks of the fused kernel,
     `received` from a second sweep, because it needs each query's final sum; `rows` from their own scores. A sink
     takes its share of the weight, but is no key. `received` depends on the queries of its head, all else on a query's
-    row alone: not on the batch, the padding or the threads, bit for bit. A visible NaN makes its row NaN; its key then
-    comes first in `top_indices`.
+    row alone: not on the batch, the padding or the threads, bit for bit. The largest weights are chosen by score and
+    listed by weight, so that keys whose weights round to the same number (0, far below the largest) are ties among
+    those chosen. A score of -inf counts as invisible. A visible NaN makes its row NaN, whose `top_indices` then say
+    nothing.
 
     Entropy of attention: Ghader and Monz, "What does Attention in Neural Machine Translation Pay Attention to?" (2017).
     Received weight, there the score that keeps a "heavy hitter" in a cache: Zhang et al., "H2O" (2023). PyTorch,
@@ -116,8 +118,8 @@ def attention_summary(
         scale=scale, layout=layout, options=(bias, softcap, sinks),
     )  # fmt: skip
     count = _check.integer("top_k", top_k)
-    if count < 0:
-        raise ValueError(f"top_k must not be negative, got {top_k}")
+    if not 0 <= count < 1 << 31:
+        raise ValueError(f"top_k must not be negative or past 2**31 - 1, got {top_k}")
     wanted = _check.boolean("entropy", entropy), _check.boolean("received", received)
     chosen = None if rows is None else _chosen(rows, call.query_len)
     return _summarize(call, layout, count, wanted, chosen, threads_for(num_threads))
@@ -126,7 +128,9 @@ def attention_summary(
 def _chosen(rows: ArrayLike, length: int) -> list[int]:
     """Return row numbers that count from 0."""
     given = _check.array("rows", rows)
-    taken = _check.integers("rows", given if given.size else given.astype(int), given.shape)
+    if not given.size and given.dtype == np.float64:  # an empty list
+        given = given.astype(np.int64)
+    taken = _check.integers("rows", given, given.shape)
     if given.ndim != 1:
         raise ValueError(f"rows must have one axis, got shape {given.shape}")
     if given.size and not (-length <= given.min() and given.max() < length):

@@ -101,7 +101,7 @@ def varlen_attention(
     )
     rows = call.query.shape[1]
     result = _check.output(
-        "out", out, (rows, call.heads, call.value_dim), call.query.dtype, call[:3]
+        "out", out, (rows, call.heads, call.value_dim), call.query.dtype, call.inputs()
     )
     target = _check.writable(result)
     lse = np.empty((rows, call.heads), _check.real_dtype(call.query.dtype)) if return_lse else None

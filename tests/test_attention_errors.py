@@ -251,3 +251,19 @@ def test_numpy_lengths_of_every_integer_type() -> None:
     np.testing.assert_array_equal(huge, attention(**qkv(), is_causal=True, query_offset=S))
     low = attention(**qkv(), is_causal=True, query_offset=-(2**62))
     assert not low.any()
+
+
+def test_out_may_not_overlap_a_bias_or_sinks() -> None:
+    query, memory = np.ones((1, 2, 4, 4), np.float32), np.ones((1, 2, 4, 4), np.float32)
+    for option in ({"bias": memory}, {"sinks": memory[0, :, 0, 0]}):
+        with pytest.raises(ValueError, match="out must not overlap an input"):
+            attnx.scaled_dot_product_attention(query, query, query, out=memory, **option)
+        with pytest.raises(ValueError, match="out must not overlap an input"):
+            attnx.attention_weights(query, query, out=memory, **option)
+
+
+def test_a_sink_that_is_no_number_makes_its_rows_none(isa: str) -> None:
+    query = np.ones((2, 3, 4), np.float32)
+    out = attnx.scaled_dot_product_attention(query, query, query, sinks=np.float32([np.nan, 0]))
+    assert np.isnan(out[0]).all()
+    assert np.isfinite(out[1]).all()

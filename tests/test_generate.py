@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,23 @@ def test_help_and_errors(tmp_path: Path) -> None:
     done = run(SCRIPT, "", "--model", tmp_path)
     assert done.returncode == 2
     assert "the prompt is empty" in done.stderr
+
+
+@pytest.mark.glassllm
+def test_a_long_text_is_summarised(glassllm: Path) -> None:
+    examples = SCRIPT.parent
+    text = examples / "sentences.txt"
+    done = run(examples / "long_text.py", text, "--limit", "700", "--model", glassllm)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("700 tokens; the matrices of 4 heads would be 0.0 GB\n")
+    about = [int(n) for n in re.findall(r"attends to about (\d+) tokens", done.stdout)]
+    assert len(about) == 4
+    assert all(1 <= n <= 700 for n in about)
+    assert done.stdout.count("most attended to: '") == 4
+
+
+@pytest.mark.glassllm
+def test_a_missing_text_is_one_line(glassllm: Path, tmp_path: Path) -> None:
+    done = run(SCRIPT.parent / "long_text.py", tmp_path / "none.txt", "--model", glassllm)
+    assert done.returncode == 2
+    assert "none.txt" in done.stderr.splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from attnx.view import to_html
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
-        not (CHROMIUM and DRIVER),
+        not (CHROMIUM and DRIVER) and "CI" not in os.environ,
         reason="needs chromium and chromedriver (Debian: chromium-driver)",
     ),
 ]

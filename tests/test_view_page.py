@@ -121,9 +121,11 @@ def test_size_of_a_model_s_page(length: int, most: float) -> None:
     ((WEIGHTS, None, "abcdefg"), {}, "keys must be 7 labels"),
     ((WEIGHTS,), {"layer": 2}, "layer must lie between 0 and 1, got 2"),
     ((WEIGHTS,), {"head": -1}, "head must lie between 0 and 2, got -1"),
+    ((WEIGHTS,), {"head": 0.5}, "head must be an integer, got float"),
+    ((WEIGHTS,), {"layer": "a"}, "layer must be an integer, got str"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         to_html(*arguments, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import warnings
@@ -28,7 +29,7 @@ def add_picture_options(command: argparse.ArgumentParser, what: str) -> None:
 def check_pictures(options: argparse.Namespace) -> bool:
     """Return whether a page or picture is asked for, or raise before any work if it cannot be written."""
     names = [name for name in (options.html, options.png) if name is not None]
-    if len(names) > len(set(names)):
+    if len(names) > len({name if name == "-" else os.path.realpath(name) for name in names}):
         raise ValueError(f"a page and a picture need a file each, got {names[0]} for both")
     for name in names:
         check_output(name)

@@ -13,10 +13,10 @@ def as_labels(
         return [str(number) for number in range(count)]
     if isinstance(labels, str) or len(labels) != count:
         raise ValueError(f"{name} must be {count} labels, one for each, got {len(labels)}")
-    return [_printable(label, ascii_only) for label in labels]
+    return [printable(label, ascii_only) for label in labels]
 
 
-def _printable(label: str, ascii_only: bool) -> str:
+def printable(label: str, ascii_only: bool = False) -> str:
     """Return a label with its codes for characters that move the cursor, or cannot be written."""
     return "".join(
         c if c.isprintable() and (c.isascii() or not ascii_only) else ascii(c)[1:-1]

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attnx import _check
 from attnx.output_file import open_output
-from attnx.view.labels import as_labels
+from attnx.view.labels import as_labels, printable
 from attnx.view.maps import Maps, as_maps, check_weights, mean_of_heads, received
 
 # A page holds each weight as a whole number of these, the four digits that it shows.
@@ -92,8 +93,10 @@ def to_html(
             f"weights must have at least one layer, head, query and key, got {maps.shape}"
         )
     check_weights(maps, _LARGEST / length)  # so that what a key receives is not larger either
+    layer = _check.integer("layer", layer)
     if not -layers <= layer < layers:
         raise ValueError(f"layer must lie between 0 and {layers - 1}, got {layer}")
+    head = None if head is None else _check.integer("head", head)
     if head is not None and not 0 <= head < heads:
         raise ValueError(f"head must lie between 0 and {heads - 1}, got {head}")
     if heads > 1:
@@ -110,7 +113,7 @@ def to_html(
         "weights": _packed(maps),
         "received": _packed(received(maps)),
     }
-    return _page(str(title), data, maps.shape[1])
+    return _page(printable(title), data, maps.shape[1])
 
 
 class AttentionView:
@@ -143,7 +146,7 @@ class AttentionView:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, which appears, or is replaced, when all is written."""
-        with open_output(os.fspath(path)) as file:
+        with open_output(os.path.abspath(path)) as file:  # a file, also where it is called "-"
             file.write(self._page.encode())
 
     def _repr_html_(self) -> str:

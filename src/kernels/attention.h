@@ -89,8 +89,8 @@ static void K(pack_values)(const struct attnx_attention *a, const struct K(head)
 ATTNX_INLINE void K(value_tile)(const real *weights, const real *values, ptrdiff_t keys, const int count,
                                 const int vecs, const struct K(rows) *rows, real *sums, const real *merge) {
     K(tile) acc;
-    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)}, (struct K(vectors)){values, vecs * V(width), 0},
-                keys, count, vecs, acc);
+    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)}, (struct K(vectors)){values, vecs * V(width)}, keys,
+                count, vecs, acc);
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         ATTNX_UNROLL
@@ -196,20 +196,27 @@ static void K(join_block)(const struct attnx_attention *a, const struct K(head) 
     K(join_values)(a, head, rows, first, keys, marks, scratch);
 }
 
-/* One block of keys for one block of queries. */
-static void K(attend_block)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
-                            ptrdiff_t first, ptrdiff_t keys, int careful, struct K(scratch) *scratch) {
-    real *s = scratch->s;
+/* Scores of a block of keys with biases, and -inf where they are hidden; 0 where all are, 2 where none is and there was no
+ * bias. */
+static int K(block_scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                           ptrdiff_t first, ptrdiff_t keys, const struct K(scratch) *scratch) {
     const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
     const int whole = state == K(mask_hides_none) &&rows->all_begin <= first && rows->all_end >= first + keys;
     const int plain = whole && !head->bias && !a->slopes && !a->relative;
     const int few = rows->count <= K(few) &&(a->key.storage == REAL_STORAGE || !REAL_IS_F64);
-    if (state == K(mask_hides_all)) return;
-    if (few) K(scores_few)(a, head, rows, first, keys, s);
-    else K(scores)(a, head, rows, first, keys, s, scratch->converted);
-    if (a->softcap > 0) K(softcap)(a, rows, keys, s);
-    if (!plain) K(mask_block)(a, head, rows, first, keys, s, 0);
-    K(join_block)(a, head, rows, first, keys, careful && !plain, scratch);
+    if (state == K(mask_hides_all)) return 0;
+    if (few) K(scores_few)(a, head, rows, first, keys, scratch->s);
+    else K(scores)(a, head, rows, first, keys, scratch->s, scratch->converted);
+    if (a->softcap > 0) K(softcap)(a, rows, keys, scratch->s);
+    if (!plain) K(mask_block)(a, head, rows, first, keys, scratch->s, 0);
+    return plain ? 2 : 1;
+}
+
+/* One block of keys for one block of queries. */
+static void K(attend_block)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
+                            ptrdiff_t first, ptrdiff_t keys, int careful, struct K(scratch) *scratch) {
+    const int seen = K(block_scores)(a, head, rows, first, keys, scratch);
+    if (seen) K(join_block)(a, head, rows, first, keys, careful && seen == 1, scratch);
 }
 
 static void K(start_sums)(struct K(rows) *rows) {
@@ -244,7 +251,7 @@ static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) 
     if (rows->fresh) K(zero_sums)(rows);
     for (ptrdiff_t r = 0; r < rows->count; r++) {
         const real sunk = a->sinks ? K(add_sink)(a, head, rows, r) : 1, total = rows->total[r];
-        const V(v) scale = V(set1)(total > 0 ? sunk / total : 0);
+        const V(v) scale = V(set1)(total == 0 ? 0 : sunk / total); /* a NaN stays one */
         char *out = storage_at(head->out, storage, rows->head[r] * a->out.head + rows->index[r] * a->out.row);
         for (ptrdiff_t d = 0; d < a->value_dim; d += V(width)) {
             /* Adding 0 makes a -0 that underflow left behind the 0 that other paths give. */

@@ -9,7 +9,7 @@
  * inputs at a time were 10 to 15 % faster than all at once, 256 were 8 %. */
 enum { linear_rows = 64, linear_depth = 64, linear_vecs = 3 };
 
-/* The end of a task: activation and residual of `vecs` vectors of columns. Sums go through memory, so that one loop serves
+/* The end of a task: bias, activation and residual of columns [column, end). Sums go through memory, so that one loop serves
  * every tile; unrolled over the accumulators it was 1,100 instructions a tile shape. */
 static void linear_end(const struct attnx_linear *a, ptrdiff_t row, ptrdiff_t column, const float *sums, ptrdiff_t rows,
                        ptrdiff_t end) {
@@ -37,7 +37,7 @@ ATTNX_INLINE void linear_tile_run(const struct attnx_linear *a, const float *x, 
         }
     }
     tile_add_f32((struct broadcast_f32){x + from, a->x_row, 1},
-                 (struct vectors_f32){panel + from * ATTNX_PANEL, ATTNX_PANEL, 0}, depth, rows, vecs, acc);
+                 (struct vectors_f32){panel + from * ATTNX_PANEL, ATTNX_PANEL}, depth, rows, vecs, acc);
     ATTNX_UNROLL
     for (int r = 0; r < rows; r++) {
         ATTNX_UNROLL

@@ -42,7 +42,7 @@ ATTNX_INLINE void K(received_add)(const struct K(rows) *rows, ptrdiff_t keys, co
 static void K(received_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                               ptrdiff_t first, ptrdiff_t keys, const struct K(scratch) *scratch, real *sums) {
     real *s = scratch->s;
-    if (!K(summary_scores)(a, head, rows, first, keys, scratch)) return;
+    if (!K(block_scores)(a, head, rows, first, keys, scratch)) return;
     if (rows->count % V(width)) { /* lanes past the last query */
         const V(v) hidden = V(set1)(-(real)INFINITY), lane = V(iota)();
         const ptrdiff_t last = (rows->vecs - 1) * V(width);

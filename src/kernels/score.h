@@ -132,7 +132,7 @@ static void K(pack_queries)(const struct attnx_attention *a, const struct K(head
     }
 }
 
-/* A block of key or value rows as the tiles read it: in place, or converted into `into`, whose rows are *step long. */
+/* A block of key rows as the tiles read it: in place, or converted into `into`, whose rows are *step long. */
 static const real *K(block_of)(const struct attnx_array *array, const void *base, ptrdiff_t first, ptrdiff_t count,
                                ptrdiff_t dim, real *into, ptrdiff_t *step) {
     const void *from = storage_at(base, array->storage, first * array->row);
@@ -152,7 +152,7 @@ static const real *K(block_of)(const struct attnx_array *array, const void *base
 ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *packed, ptrdiff_t depth, const int count,
                                 const int vecs, real *s) {
     K(tile) acc;
-    K(tile_sum)(keys, (struct K(vectors)){packed, K(block_queries), 0}, depth, count, vecs, acc);
+    K(tile_sum)(keys, (struct K(vectors)){packed, K(block_queries)}, depth, count, vecs, acc);
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         ATTNX_UNROLL

@@ -56,22 +56,6 @@ ATTNX_INLINE void K(summary_weigh)(const struct K(summary_rows) *y, ptrdiff_t ke
     }
 }
 
-/* Scores of a block of keys with biases and -inf where they are hidden; 0 where all are, 2 where none is and there was
- * no bias. */
-static int K(summary_scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                             ptrdiff_t first, ptrdiff_t keys, const struct K(scratch) *scratch) {
-    const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
-    const int whole = state == K(mask_hides_none) &&rows->all_begin <= first && rows->all_end >= first + keys;
-    const int plain = whole && !head->bias && !a->slopes && !a->relative;
-    const int few = rows->count <= K(few) &&(a->key.storage == REAL_STORAGE || !REAL_IS_F64);
-    if (state == K(mask_hides_all)) return 0;
-    if (few) K(scores_few)(a, head, rows, first, keys, scratch->s);
-    else K(scores)(a, head, rows, first, keys, scratch->s, scratch->converted);
-    if (a->softcap > 0) K(softcap)(a, rows, keys, scratch->s);
-    if (!plain) K(mask_block)(a, head, rows, first, keys, scratch->s, 0);
-    return plain ? 2 : 1;
-}
-
 /* Where a row stands among all rows of the call: its place in the contiguous arrays of a summary. */
 static ptrdiff_t K(summary_at)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t b, ptrdiff_t h,
                                ptrdiff_t i) {
@@ -141,7 +125,7 @@ static void K(summary_block)(const struct K(summary) *t, struct K(summary_rows) 
     const struct attnx_attention *a = &t->args->attention;
     struct K(rows) *rows = &y->rows;
     real *s = scratch->s, *merge = scratch->merge;
-    const int seen = K(summary_scores)(a, t->head, rows, first, keys, scratch);
+    const int seen = K(block_scores)(a, t->head, rows, first, keys, scratch);
     if (!seen) return;
     const int marks = careful && seen == 1;
     if (marks && rows->fresh) K(zero_sums)(rows);

@@ -13,7 +13,6 @@ struct K(broadcast) {
 struct K(vectors) {
     const real *at;
     ptrdiff_t step; /* from k to k */
-    int tail;       /* lanes of the only vector, or 0: all vectors are whole */
 };
 
 enum { K(tile_rows) = 8, K(tile_vecs) = 4 }; /* the largest tile of any instruction set */
@@ -27,7 +26,7 @@ ATTNX_INLINE void K(tile_zero)(const int rows, const int vecs, K(tile) acc) {
     }
 }
 
-/* Adds `depth` terms to each sum. rows, vecs and whether b.tail is zero are compile-time constants at every call. (Four
+/* Adds `depth` terms to each sum. rows and vecs are compile-time constants at every call. (Four
  * terms a turn were tried: scores 1 % faster, values 3 % slower.) */
 ATTNX_INLINE void K(tile_add)(const struct K(broadcast) a, const struct K(vectors) b, ptrdiff_t depth, const int rows,
                               const int vecs, K(tile) acc) {
@@ -35,7 +34,7 @@ ATTNX_INLINE void K(tile_add)(const struct K(broadcast) a, const struct K(vector
     for (ptrdiff_t k = 0; k < depth; k++, ak += a.step, bk += b.step) {
         V(v) row[K(tile_vecs)];
         ATTNX_UNROLL
-        for (int c = 0; c < vecs; c++) row[c] = b.tail ? V(load_n)(bk, b.tail) : V(load)(bk + c * V(width));
+        for (int c = 0; c < vecs; c++) row[c] = V(load)(bk + c * V(width));
         ATTNX_UNROLL
         for (int r = 0; r < rows; r++) {
             const V(v) x = V(set1)(ak[r * a.row]);
@@ -51,8 +50,8 @@ ATTNX_INLINE void K(tile_sum)(const struct K(broadcast) a, const struct K(vector
     K(tile_add)(a, b, depth, rows, vecs, acc);
 }
 
-/* Cuts `count` rows into tiles of `most` and then 4, 2, 1; TILE(r, rows) is a statement for rows r .. r + rows. The last 8
- * are two tiles of 4 rather than 6 and 2, whose sums would be too few chains. */
+/* Cuts `count` rows into tiles of `most` and then 4, 2, 1; TILE(r, rows) is a statement for rows r .. r + rows. The last 7 or
+ * 8 begin with a tile of 4: 6 and then 2 or 1 would leave sums in too few chains. */
 #define ATTNX_TILE_ROWS(count, most, TILE)                                                  \
     do {                                                                                    \
         ptrdiff_t tile_r = 0, tile_left = (count);                                          \
