@@ -22,7 +22,7 @@ class AttentionSummary(NamedTuple):
     Weights, entropy and log-sum-exp are float32, or float64 for float64 queries. Where query and key had two axes there
     is no axis of heads.
 
-    Attributes
+    Parameters
     ----------
     top_indices : ndarray of int64 or None
         (..., H, L, k): the keys that each query gives most weight to, in falling order of weight, of equal weights the
