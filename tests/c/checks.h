@@ -23,7 +23,7 @@ struct cells {
 static const size_t cell_bytes[] = {[ATTNX_F32] = 4, [ATTNX_F64] = 8, [ATTNX_F16] = 2, [ATTNX_BF16] = 2};
 
 static const struct attnx_table *table;
-static ptrdiff_t stride = 1; /* 3: every third size, for emulators */
+static ptrdiff_t stride = 1; /* 3: every third size, for what is slow */
 static long checks, failures;
 static double worst; /* largest error so far of the running kernel, in units of its tolerance */
 

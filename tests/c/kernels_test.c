@@ -350,8 +350,8 @@ static void report(const char *kernel) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "brief") == 0) stride = 3;
-    else if (argc > 1) return fprintf(stderr, "usage: kernels_test [brief]\n"), 2;
+    if (argc > 1) stride = strtol(argv[1], NULL, 10);
+    if (argc > 2 || stride < 1) return fprintf(stderr, "usage: kernels_test [STRIDE], every STRIDE-th size\n"), 2;
     const char *name;
     for (int i = 0; (name = attnx_isa_available(i)) != NULL; i++) {
         if (attnx_isa_force(name) != ATTNX_OK) return printf("FAIL %s cannot be chosen\n", name), 1;
