@@ -1,22 +1,16 @@
 """attnx: attention for Python services without a GPU. NumPy in, NumPy out.
 
 Functions compute on arrays; `attnx.layers` holds weights and calls them; `attnx.models` reads whole models;
-`attnx.view` shows what they attend to; `attnx.decoding` searches. The last four are loaded at first use.
+`attnx.view` shows what they attend to; `attnx.decoding` searches. What few programs call is loaded at first use.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnx import bias
-from attnx.additive import additive_attention
 from attnx.attention import attention_weights, scaled_dot_product_attention
-from attnx.cache import KVCache
-from attnx.luong import luong_attention
-from attnx.merge import merge_attention
-from attnx.rollout import attention_rollout, value_norm_weights
-from attnx.rotary import apply_rotary, rotary_tables
 from attnx.runtime import (
     available_isas,
     force_isa,
@@ -26,25 +20,61 @@ from attnx.runtime import (
     show_config,
 )
 from attnx.softmax import softmax
-from attnx.summary import AttentionSummary, attention_summary
-from attnx.varlen import varlen_attention
+
+if TYPE_CHECKING:
+    from attnx import decoding, layers, models, view
+    from attnx.additive import additive_attention
+    from attnx.cache import KVCache
+    from attnx.layers import (
+        GRU,
+        LSTM,
+        AdditiveAttention,
+        LayerNorm,
+        Linear,
+        LuongAttention,
+        MultiHeadAttention,
+        TransformerDecoder,
+        TransformerDecoderLayer,
+        TransformerEncoder,
+        TransformerEncoderLayer,
+    )
+    from attnx.luong import luong_attention
+    from attnx.merge import merge_attention
+    from attnx.rollout import attention_rollout, value_norm_weights
+    from attnx.rotary import apply_rotary, rotary_tables
+    from attnx.summary import AttentionSummary, attention_summary
+    from attnx.varlen import varlen_attention
 
 __version__ = "0.1.0"
 
-_MODULES = ("decoding", "layers", "models", "view")
-_LAYERS = (
-    "AdditiveAttention",
-    "GRU",
-    "LSTM",
-    "LayerNorm",
-    "Linear",
-    "LuongAttention",
-    "MultiHeadAttention",
-    "TransformerDecoder",
-    "TransformerDecoderLayer",
-    "TransformerEncoder",
-    "TransformerEncoderLayer",
-)
+# Modules loaded at first use, and the names taken from them: half of the time that the import took. No name is that of
+# its module, which an import inside the package would put in its place.
+_LATER = {
+    "additive": ("additive_attention",),
+    "cache": ("KVCache",),
+    "decoding": (),
+    "layers": (
+        "AdditiveAttention",
+        "GRU",
+        "LSTM",
+        "LayerNorm",
+        "Linear",
+        "LuongAttention",
+        "MultiHeadAttention",
+        "TransformerDecoder",
+        "TransformerDecoderLayer",
+        "TransformerEncoder",
+        "TransformerEncoderLayer",
+    ),
+    "luong": ("luong_attention",),
+    "merge": ("merge_attention",),
+    "models": (),
+    "rollout": ("attention_rollout", "value_norm_weights"),
+    "rotary": ("apply_rotary", "rotary_tables"),
+    "summary": ("AttentionSummary", "attention_summary"),
+    "varlen": ("varlen_attention",),
+    "view": (),
+}
 
 __all__ = [
     "GRU",
@@ -87,10 +117,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"attnx.{name}")
-    if name in _LAYERS:
-        return getattr(importlib.import_module("attnx.layers"), name)
+    for home, names in _LATER.items():
+        if name == home or name in names:
+            module = importlib.import_module(f"attnx.{home}")
+            globals().update({each: getattr(module, each) for each in names})
+            return globals()[name]
     raise AttributeError(f"module 'attnx' has no attribute {name!r}")
 
 
