@@ -94,7 +94,7 @@ enum attnx_activation { ATTNX_ACTIVATION_NONE, ATTNX_ACTIVATION_RELU, ATTNX_ACTI
 
 /* out = activation(x W^T + bias) + residual. W is packed in panels of ATTNX_PANEL columns: panel p holds
  * W[p * ATTNX_PANEL + c, k] at [(p * in + k) * ATTNX_PANEL + c], zero past the last output. */
-enum { ATTNX_PANEL = 48 };
+enum { ATTNX_PANEL = 16 }; /* a cache line */
 struct attnx_linear {
     const float *x, *weight, *bias, *residual;
     float *out;

@@ -21,5 +21,6 @@
 #define ATTNX_INLINE static inline __attribute__((always_inline, unused))
 /* Whole loops over a tile's rows or vectors, so that the accumulators live in registers. */
 #define ATTNX_UNROLL ATTNX_PRAGMA(GCC unroll 16)
+#define ATTNX_UNROLL_4 ATTNX_PRAGMA(GCC unroll 4)
 
 #endif

@@ -89,8 +89,8 @@ static void K(pack_values)(const struct attnx_attention *a, const struct K(head)
 ATTNX_INLINE void K(value_tile)(const real *weights, const real *values, ptrdiff_t keys, const int count,
                                 const int vecs, const struct K(rows) *rows, real *sums, const real *merge) {
     K(tile) acc;
-    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)}, (struct K(vectors)){values, vecs * V(width)}, keys,
-                count, vecs, acc);
+    K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)},
+                (struct K(vectors)){values, vecs * V(width), vecs, 0}, keys, count, vecs, acc);
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         ATTNX_UNROLL

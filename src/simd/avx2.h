@@ -193,5 +193,7 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 2,
-    VALUE_FEW_ROWS = 2
+    VALUE_FEW_ROWS = 2,
+    LINEAR_ROWS = 6,
+    LINEAR_VECS = 2
 };

@@ -176,5 +176,7 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 4,
-    VALUE_FEW_ROWS = 4
+    VALUE_FEW_ROWS = 4,
+    LINEAR_ROWS = 8,
+    LINEAR_VECS = 3
 };

@@ -105,5 +105,7 @@ enum {
     SCORE_VECS = 2,
     VALUE_ROWS = 2,
     VALUE_VECS = 4,
-    VALUE_FEW_ROWS = 4
+    VALUE_FEW_ROWS = 4,
+    LINEAR_ROWS = 4,
+    LINEAR_VECS = 2
 };
