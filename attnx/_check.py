@@ -231,8 +231,7 @@ def _overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        # The stub of NumPy knows only the two named limits; the function takes any.
-        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # NumPy's stub: -1 and 0 only
     except np.exceptions.TooHardError:
         return True
 

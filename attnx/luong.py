@@ -188,7 +188,8 @@ def _rows(name: str, x: ArrayLike) -> Array:
 
 
 def _matrix(name: str, x: ArrayLike | None, dtype: np.dtype[Any]) -> Array:
-    a = _rows(name, x)  # type: ignore[arg-type]  # None has been refused
+    assert x is not None  # `_only_for` has refused it
+    a = _rows(name, x)
     if a.ndim != 2:
         raise ValueError(f"{name} must have 2 axes, got shape {a.shape}")
     return a.astype(dtype, copy=False)

@@ -176,6 +176,20 @@ def test_late_modules_are_reachable(name: str) -> None:
     assert fresh(code) == f"attnx.{name}"
 
 
+def test_names_are_not_modules_whatever_was_imported_before() -> None:
+    """An import inside the package puts a module where a function of its name would be."""
+    code = """
+import importlib, json, pkgutil, types
+import attnx
+for module in pkgutil.iter_modules(attnx.__path__):
+    if module.name not in ("__main__", "cli"):
+        importlib.import_module(f"attnx.{module.name}")
+names = [name for name in attnx.__all__ if isinstance(getattr(attnx, name), types.ModuleType)]
+print(json.dumps(names))
+"""
+    assert fresh(code) == ["bias", "decoding", "layers", "models", "view"]
+
+
 def test_import_and_a_call_leave_the_process_alone() -> None:
     """No thread from importing; no variable, signal handler or filter from calling either."""
     code = """

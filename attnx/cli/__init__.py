@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_output()
         print("attnx: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
-        # Whatever it is, a user at a terminal is not helped by a traceback.
+    except Exception as error:  # whatever it is: a traceback does not help a user at a terminal
         _close_output()
         return _fail(error)
     return status

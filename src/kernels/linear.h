@@ -69,16 +69,12 @@ ATTNX_INLINE void linear_sums(const struct attnx_linear *a, const float *x, ptrd
     do { /* once even without inputs: the sums are then 0 */
         const ptrdiff_t depth = a->in - from < most ? a->in - from : most;
         part.at = panels + from * ATTNX_PANEL;
-#define LINEAR_FEW(r, n)                                                                                         \
-    linear_tile((struct broadcast_f32){x + (r) * a->x_row + from, a->x_row, 1}, part, depth, from == 0, n, vecs, \
-                sums + (r) * vecs * f32_width)
-#define LINEAR_STRIP(r, n)                                                                                   \
-    linear_tile((struct broadcast_f32){x + (r) * a->in + from * (n), 1, n}, part, depth, from == 0, n, vecs, \
-                sums + (r) * vecs * f32_width)
-        if (few) ATTNX_TILE_ROWS(rows, 2, LINEAR_FEW);
-        else ATTNX_TILE_ROWS(rows, LINEAR_ROWS, LINEAR_STRIP);
-#undef LINEAR_STRIP
-#undef LINEAR_FEW
+#define LINEAR_TILE(r, n)                                                            \
+    linear_tile(few ? (struct broadcast_f32){x + (r) * a->x_row + from, a->x_row, 1} \
+                    : (struct broadcast_f32){x + (r) * a->in + from * (n), 1, n},    \
+                part, depth, from == 0, n, vecs, sums + (r) * vecs * f32_width)
+        ATTNX_TILE_ROWS(rows, few ? 2 : LINEAR_ROWS, LINEAR_TILE);
+#undef LINEAR_TILE
         from += most;
     } while (from < a->in);
 }

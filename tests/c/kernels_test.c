@@ -312,8 +312,10 @@ static void test_rows(void) {
 }
 
 static void test_linears(void) {
-    static const ptrdiff_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 33, 70};
-    static const ptrdiff_t in[] = {1, 3, 16, 33, 100}, outs[] = {1, 3, 4, 15, 16, 17, 31, 32, 33, 47, 48, 49, 97};
+    /* The last of each: several tasks of rows, several parts of a panel, several tasks of columns. */
+    static const ptrdiff_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 33, 70, 250};
+    static const ptrdiff_t in[] = {1, 3, 16, 33, 100, 200};
+    static const ptrdiff_t outs[] = {1, 3, 4, 15, 16, 17, 31, 32, 33, 47, 48, 49, 300};
     int options = 0;
     for (ptrdiff_t r = 0; r < COUNT(rows); r++)
         for (ptrdiff_t i = 0; i < COUNT(in); i++)
