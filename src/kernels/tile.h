@@ -28,9 +28,9 @@ ATTNX_INLINE void K(tile_zero)(const int rows, const int vecs, K(tile) acc) {
     }
 }
 
-/* Adds `depth` terms to each sum. rows and vecs are compile-time constants at every call. Four terms a turn: a core
- * whose other thread is busy is bound by the instructions it decodes, not by its multiply-adds, and a turn's count, two
- * additions and jump are 4 of 24 (linear layers then ran at 76 instead of 66 GFLOP/s; on a quiet core at 92 either way). */
+/* Adds `depth` terms to each sum. rows and vecs are compile-time constants at every call. Four terms a turn: for minutes
+ * at a time rates went as multiply-adds an instruction, as on a core whose other hardware thread is busy, and a turn's
+ * count, two additions and jump are 4 of 24 (linear layers then ran at 76 instead of 66 GFLOP/s; else at 92 either way). */
 ATTNX_INLINE void K(tile_add)(const struct K(broadcast) a, const struct K(vectors) b, ptrdiff_t depth, const int rows,
                               const int vecs, K(tile) acc) {
     const real *ak = a.at, *bk = b.at;
