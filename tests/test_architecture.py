@@ -39,14 +39,6 @@ def test_rule_holds(rule: rules.Rule) -> None:
     assert list(rule(ROOT)) == []
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("gcc") is None, reason="frames are measured by gcc's -Wframe-larger-than"
-)
-def test_no_kernel_has_a_large_frame() -> None:
-    assert list(rules.frames(ROOT)) == []
-
-
 def test_the_rules_read_the_sources() -> None:
     """A rule about files that are not found would hold for ever."""
     assert {name.split("/")[0] for name, _ in source.c_sources(ROOT)} >= {"simd", "kernels", "isa"}
@@ -99,8 +91,6 @@ PLANTS = [
     (rules.places, "src/threads.c", "static void f(void) { abort(); }"),
     (rules.places, "attnx/softmax.py", "import os\nos.environ['A'] = 'B'"),
     (rules.allocation, "src/kernels/exp.h", "static void *f(void) { return malloc(1); }"),
-    (rules.frames, "src/isa/scalar.c", "int f(int n) { volatile int a[n]; return a[n - 1]; }"),
-    (rules.frames, "src/isa/scalar.c", "int f(int n) { volatile int a[5000]; return a[n]; }"),
     (rules.cython_stays_thin, "attnx/_core/_softmax.pyx", 'cdef extern from "attnx.h":\n    pass'),
     (rules.cython_stays_thin, "attnx/_core/_softmax.pyx", "for i in range(rows):\n    x[i] = 0"),
     (rules.cython_stays_thin, "attnx/_core/_softmax.pyx", "raise ValueError('shape')"),
@@ -125,8 +115,6 @@ PLANTS = [
 def test_a_planted_violation_is_found(
     tmp_path: Path, rule: Callable[[Path], Iterator[str]], name: str, text: str
 ) -> None:
-    if rule is rules.frames and shutil.which("gcc") is None:
-        pytest.skip("needs gcc")
     small_tree(tmp_path)
     assert list(rule(tmp_path)) == []
     path = tmp_path / name

@@ -1,6 +1,6 @@
 /* The AVX-512 instructions of src/simd/avx512.h made of AVX2 ones and of GCC's operators on vectors of 64 bytes, so
- * that the table is tested where AVX-512 is not: qemu-user does not know it. tools/test_kernels includes this before
- * each source and answers for the processor.
+ * that the table is tested where AVX-512 is not: qemu-user does not know it. The Makefile includes this before each
+ * source and answers for the processor.
  *
  * Written by the descriptions of the instructions, for the operands that simd/avx512.h has: control bytes are
  * constants, operands have no side effects. A masked load or store touches the lanes of its mask alone, one by one, so

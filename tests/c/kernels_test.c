@@ -84,7 +84,7 @@ static struct call make_call(int f64, ptrdiff_t query_len, ptrdiff_t key_len, pt
     c.group = options % 3 == 0 ? 1 : options % 3 == 1 ? 2 : 4;
     c.causal = options >> 1 & 1;
     c.lengths = options >> 2 & 1;
-    c.mask_kind = options / 8 % 3;
+    c.mask_kind = (unsigned)options / 8 % 3;
     c.offsets[0] = key_len - query_len, c.offsets[1] = -1;
     c.query_lengths[0] = query_len, c.query_lengths[1] = query_len / 2;
     c.key_lengths[0] = key_len - key_len / 3, c.key_lengths[1] = key_len;
