@@ -100,8 +100,12 @@ def dense(
     query_shape, key_shape, value_shape = query.shape, key.shape, value.shape
     batch = query_shape[:-3]
     heads, query_len, head_dim = query_shape[-3:]
-    _, key_len, value_dim = value_shape[-3:]
-    group = _group(query, key, value)
+    kv_heads, key_len, value_dim = value_shape[-3:]
+    if key.dtype is not query.dtype or value.dtype is not query.dtype:
+        _check_dtypes(query, key, value)
+    group = 1
+    if not heads == kv_heads == key_shape[-3] or key_shape[-1] != head_dim:
+        group = _group(query_shape, key_shape, value_shape)
     if key_shape[-2] != key_len:
         raise ValueError(f"value must have the {key_shape[-2]} rows of key, got {key_len}")
     if key_shape[:-3] != batch or value_shape[:-3] != batch:
@@ -151,7 +155,8 @@ def packed(
         raise ValueError(f"value must have the {key.shape[0]} rows of key, got {value.shape[0]}")
     query, key, value = query.swapaxes(0, 1), key.swapaxes(0, 1), value.swapaxes(0, 1)
     heads, head_dim, value_dim = query.shape[0], query.shape[2], value.shape[2]
-    group = _group(query, key, value)
+    _check_dtypes(query, key, value)
+    group = _group(query.shape, key.shape, value.shape)
     query_starts = row_starts("query_starts", starts[0], query.shape[1])
     same = starts[1] is starts[0] and query.shape[1] == key.shape[1]
     key_starts = query_starts if same else row_starts("key_starts", starts[1], key.shape[1])
@@ -237,21 +242,23 @@ def longest(starts: Array) -> int:
     return int((starts[1:] - starts[:-1]).max(initial=0))
 
 
-def _group(query: Array, key: Array, value: Array) -> int:
-    """Return H // G, once dtypes, head dims and heads agree."""
+def _check_dtypes(query: Array, key: Array, value: Array) -> None:
     dtype = query.dtype
-    if key.dtype is not dtype or value.dtype is not dtype:
-        for name, a in (("key", key), ("value", value)):
-            if a.dtype != dtype and a.dtype.itemsize >= dtype.itemsize:
-                raise TypeError(
-                    f"{name} must have the dtype of query ({dtype}) or a smaller one, got {a.dtype}"
-                )
-    heads, head_dim = query.shape[-3], query.shape[-1]
-    kv_heads = key.shape[-3]
-    if key.shape[-1] != head_dim:
-        raise ValueError(f"key must have the head dim of query ({head_dim}), got {key.shape[-1]}")
-    if value.shape[-3] != kv_heads:
-        raise ValueError(f"value must have the {kv_heads} heads of key, got {value.shape[-3]}")
+    for name, a in (("key", key), ("value", value)):
+        if a.dtype != dtype and a.dtype.itemsize >= dtype.itemsize:
+            raise TypeError(
+                f"{name} must have the dtype of query ({dtype}) or a smaller one, got {a.dtype}"
+            )
+
+
+def _group(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> int:
+    """Return H // G, once the head dims and heads of three shapes agree."""
+    heads, head_dim = query[-3], query[-1]
+    kv_heads = key[-3]
+    if key[-1] != head_dim:
+        raise ValueError(f"key must have the head dim of query ({head_dim}), got {key[-1]}")
+    if value[-3] != kv_heads:
+        raise ValueError(f"value must have the {kv_heads} heads of key, got {value[-3]}")
     if heads == kv_heads:
         return 1
     if kv_heads == 0 or heads % kv_heads:

@@ -4,7 +4,6 @@
 
 #define R f32
 #define real float
-#define REAL_MAX FLT_MAX
 #define REAL_ROUND F32_ROUND
 #define REAL_IS_F64 0
 #define REAL_STORAGE ATTNX_F32
@@ -25,7 +24,6 @@
 #include "rotary.h"
 #undef R
 #undef real
-#undef REAL_MAX
 #undef REAL_ROUND
 #undef REAL_IS_F64
 #undef REAL_STORAGE
@@ -33,7 +31,6 @@
 
 #define R f64
 #define real double
-#define REAL_MAX DBL_MAX
 #define REAL_ROUND F64_ROUND
 #define REAL_IS_F64 1
 #define REAL_STORAGE ATTNX_F64
@@ -54,7 +51,6 @@
 #include "rotary.h"
 #undef R
 #undef real
-#undef REAL_MAX
 #undef REAL_ROUND
 #undef REAL_IS_F64
 #undef REAL_STORAGE

@@ -62,16 +62,17 @@ ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int
  * pass, takes 2 % of a block's time; without it values ran at 84 % (head dim 64) and 65 % (128) of the rate with it. */
 ATTNX_INLINE void K(pack_rows)(const char *from, ptrdiff_t row, const enum attnx_storage storage, ptrdiff_t keys,
                                ptrdiff_t dim, real *to) {
-    const ptrdiff_t w = V(width), bytes = storage_bytes[storage];
+    const ptrdiff_t w = V(width), panel = VALUE_VECS * w, bytes = storage_bytes[storage];
+    const ptrdiff_t whole = dim / panel * panel, rest = (dim - whole + w - 1) / w * w;
     for (ptrdiff_t k = 0; k < keys; k++, from += row) {
-        for (ptrdiff_t d = 0; d < dim; d += VALUE_VECS * w) {
-            const ptrdiff_t columns = dim - d < VALUE_VECS * w ? dim - d : VALUE_VECS * w;
-            real *at = to + d * K(block_keys) + k * ((columns + w - 1) / w * w);
-            for (ptrdiff_t c = 0; c < columns; c += w) {
-                const ptrdiff_t n = columns - c < w ? columns - c : w;
-                const char *p = from + (d + c) * bytes;
-                V(store)(at + c, n == w ? K(stored)(p, storage, w) : K(stored)(p, storage, n));
-            }
+        for (ptrdiff_t d = 0; d < whole; d += panel) {
+            ATTNX_UNROLL
+            for (int c = 0; c < VALUE_VECS; c++)
+                V(store)(to + d * K(block_keys) + k * panel + c * w, K(stored)(from + (d + c * w) * bytes, storage, w));
+        }
+        for (ptrdiff_t d = whole; d < dim; d += w) {
+            const V(v) v = K(stored)(from + d * bytes, storage, dim - d < w ? dim - d : w);
+            V(store)(to + whole * K(block_keys) + k * rest + d - whole, v);
         }
     }
 }
@@ -88,18 +89,23 @@ static void K(pack_values)(const struct attnx_attention *a, const struct K(head)
 
 ATTNX_INLINE void K(value_tile)(const real *weights, const real *values, ptrdiff_t keys, const int count,
                                 const int vecs, const struct K(rows) *rows, real *sums, const real *merge) {
+    const ptrdiff_t stride = rows->stride;
     K(tile) acc;
     K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)},
                 (struct K(vectors)){values, vecs * V(width), vecs, 0}, keys, count, vecs, acc);
+    if (rows->fresh) {
+        ATTNX_UNROLL
+        for (int r = 0; r < count; r++) {
+            ATTNX_UNROLL
+            for (int c = 0; c < vecs; c++) V(store)(sums + r * stride + c * V(width), acc[r][c]);
+        }
+        return;
+    }
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         ATTNX_UNROLL
         for (int c = 0; c < vecs; c++) {
-            real *at = sums + r * rows->stride + c * V(width);
-            if (rows->fresh) {
-                V(store)(at, acc[r][c]);
-                continue;
-            }
+            real *at = sums + r * stride + c * V(width);
             const V(v) old_scale = V(set1)(merge[r]), new_scale = V(set1)(merge[r + K(block_queries)]);
             V(store)(at, V(fma)(acc[r][c], new_scale, V(mul)(V(load)(at), old_scale)));
         }
@@ -243,9 +249,28 @@ static real K(add_sink)(const struct attnx_attention *a, const struct K(head) *h
     return scale[0];
 }
 
+/* Writes a row of sums, scaled; 1 where all of it is finite. */
+ATTNX_INLINE int K(finish_row)(const real *sums, ptrdiff_t dim, V(v) scale, const enum attnx_storage storage, char *out) {
+    const V(v) zero = V(set1)(0);
+    const ptrdiff_t w = V(width), bytes = storage_bytes[storage];
+    V(v) spoilt = zero; /* finite numbers times 0: anything else leaves a NaN */
+    ptrdiff_t d = 0;
+    for (; d + w <= dim; d += w) {
+        /* Adding 0 makes a -0 that underflow left behind the 0 that other paths give. */
+        const V(v) v = V(fma)(V(load)(sums + d), scale, zero);
+        spoilt = V(fma)(v, zero, spoilt);
+        K(store_as)(out + d * bytes, storage, v, w);
+    }
+    if (d < dim) {
+        const V(v) v = V(fma)(V(load)(sums + d), scale, zero);
+        spoilt = V(fma)(v, zero, spoilt);
+        K(store_as)(out + d * bytes, storage, v, dim - d);
+    }
+    return V(all)(V(eq)(spoilt, zero));
+}
+
 /* Writes the rows; 1 where all that was written is finite. */
 static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows) {
-    const V(v) zero = V(set1)(0), largest = V(set1)(REAL_MAX);
     const enum attnx_storage storage = a->out.storage;
     int finite = 1;
     if (rows->fresh) K(zero_sums)(rows);
@@ -253,14 +278,9 @@ static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) 
         const real sunk = a->sinks ? K(add_sink)(a, head, rows, r) : 1, total = rows->total[r];
         const V(v) scale = V(set1)(total == 0 ? 0 : sunk / total); /* a NaN stays one */
         char *out = storage_at(head->out, storage, rows->head[r] * a->out.head + rows->index[r] * a->out.row);
-        for (ptrdiff_t d = 0; d < a->value_dim; d += V(width)) {
-            /* Adding 0 makes a -0 that underflow left behind the 0 that other paths give. */
-            const V(v) v = V(fma)(V(load)(rows->sums + r * rows->stride + d), scale, zero);
-            const ptrdiff_t n = a->value_dim - d < V(width) ? a->value_dim - d : V(width);
-            finite &= V(all)(V(le)(V(abs)(v), largest));
-            if (storage == REAL_STORAGE) K(store_as)(out + d * (ptrdiff_t)sizeof(real), REAL_STORAGE, v, n);
-            else K(store_as)(out + d * storage_bytes[storage], storage, v, n);
-        }
+        const real *sums = rows->sums + r * rows->stride;
+        if (storage == REAL_STORAGE) finite &= K(finish_row)(sums, a->value_dim, scale, REAL_STORAGE, out);
+        else finite &= K(finish_row)(sums, a->value_dim, scale, storage, out);
         if (!head->lse) continue;
         real *lse = head->lse + rows->head[r] * a->lse.head + rows->index[r] * a->lse.row;
         *lse = total == 0 ? -(real)INFINITY : (real)((double)rows->most[r] + log((double)total));
