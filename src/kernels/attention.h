@@ -181,7 +181,8 @@ static void K(join_values)(const struct attnx_attention *a, const struct K(head)
         K(mask_block)(a, head, rows, first, keys, s, 1);
         K(values_marked)(a, head, rows, first, keys, s, merge);
     } else if (rows->count <= K(few) &&(a->value.storage == REAL_STORAGE || !REAL_IS_F64)) {
-        K(values_few)(a, head, rows, first, keys, s, merge);
+        scratch->values_of = -1;
+        K(values_few)(a, head, rows, first, keys, s, merge, scratch->values);
     } else {
         if (scratch->values_of != first / K(block_keys)) {
             scratch->values_of = first / K(block_keys);
@@ -250,7 +251,8 @@ static real K(add_sink)(const struct attnx_attention *a, const struct K(head) *h
 }
 
 /* Writes a row of sums, scaled; 1 where all of it is finite. */
-ATTNX_INLINE int K(finish_row)(const real *sums, ptrdiff_t dim, V(v) scale, const enum attnx_storage storage, char *out) {
+ATTNX_INLINE int K(finish_row)(const real *sums, ptrdiff_t dim, V(v) scale, const enum attnx_storage storage,
+                               char *out) {
     const V(v) zero = V(set1)(0);
     const ptrdiff_t w = V(width), bytes = storage_bytes[storage];
     V(v) spoilt = zero; /* finite numbers times 0: anything else leaves a NaN */

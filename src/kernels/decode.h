@@ -7,10 +7,37 @@
  */
 enum { K(few) = V(width) / 2 < 8 ? V(width) / 2 : 8 }; /* from here on the tile is as fast, and has no transposing */
 
-/* Rows fetched ahead into L2 (locality 2), the whole of a decoding step's speed: 32 queries on 8 x 4096 keys of 128
- * float32, two threads, median of 0.6 s: into L1 16 and 8 rows ahead 17 GB/s, 32 and 64 ahead 10; into L2 32 and 64
- * ahead 40, 48 and 64 ahead 31, 64 and 96 ahead 32. */
-enum { K(key_ahead) = 32, K(value_ahead) = 64, K(ahead_to) = 2 };
+/* Rows asked for before they are read, the whole of a decoding step's speed. In the order in which they lie: a processor
+ * follows a stream, and not the eight rows of a transpose or a panel of columns. 32 queries on 8 x 1024 keys of 128 float32,
+ * batch of 16, two threads of a Zen 3, whose plain reading reaches 28 GB/s, median of 0.5 s: rows in the order of their use
+ * 16 and 16, 32 and 64 or 64 and 64 (keys, values) ahead 13 GB/s; in their own order 8 ahead 16, 16 ahead 18, 24 or 32
+ * ahead 17; a block of keys ahead 16. */
+enum { K(rows_ahead) = 16, K(lines_ahead) = 4 };
+
+struct K(ahead) {
+    const char *row;
+    ptrdiff_t at, bytes, step; /* of the row: what has been asked for, its length, the way to the next */
+    ptrdiff_t share, due;      /* bytes a turn, and those that were not asked for yet */
+};
+
+/* Rows from `first` on, one of them in `turns` turns (none where rows have no columns). */
+static struct K(ahead)
+    K(ahead_of)(const struct attnx_array *array, const void *base, ptrdiff_t first, ptrdiff_t dim, ptrdiff_t turns) {
+    const ptrdiff_t size = storage_bytes[array->storage], bytes = dim * size;
+    const char *row = storage_at(base, array->storage, (first + K(rows_ahead))*array->row);
+    return (struct K(ahead)){row, 0, bytes, array->row * size, turns ? (bytes + turns - 1) / turns : 0, 0};
+}
+
+/* A turn. Past the last row it asks for what follows in memory: the next head, as keys and values mostly lie. */
+ATTNX_INLINE void K(fetch_ahead)(struct K(ahead) *ahead) {
+    ahead->due += ahead->share;
+    if (ahead->due < 64 * K(lines_ahead)) return;
+    ahead->due -= 64 * K(lines_ahead);
+    ATTNX_UNROLL
+    for (int i = 0; i < K(lines_ahead); i++) __builtin_prefetch(ahead->row + ahead->at + 64 * i, 0, 3);
+    ahead->at += 64 * K(lines_ahead);
+    if (ahead->at >= ahead->bytes) ahead->at = 0, ahead->row += ahead->step;
+}
 
 /* acc[r] += sum_e key[lane, e] * q[e, r] over the coordinates [e, e + n), n = width where `whole` */
 ATTNX_INLINE void K(score_few_step)(const V(v) *block, const real *q, const int count, const ptrdiff_t n, V(v) *acc) {
@@ -24,8 +51,9 @@ ATTNX_INLINE void K(score_few_step)(const V(v) *block, const real *q, const int 
 /* Scores of one vector of keys (n of them, `row` elements apart); `whole`: n is the width. Whole steps have a loop of their
  * own, without a branch: with one on n and on the last step in it, accumulators and block were in memory. */
 ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, ptrdiff_t n, const real *packed, ptrdiff_t depth,
-                                    const int count, const int whole, real *s) {
-    const ptrdiff_t w = V(width), bytes = storage_bytes[keys.storage], ahead = K(key_ahead) *keys.row * bytes;
+                                    const int count, const int whole, real *s, struct K(ahead) *next) {
+    const ptrdiff_t w = V(width), bytes = storage_bytes[keys.storage];
+    struct K(ahead) ahead = *next; /* in registers */
     V(v) acc[8], block[V(width)];
     real lanes[V(width)];
     ptrdiff_t e = 0;
@@ -34,12 +62,9 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, ptrdiff_t n, 
     /* Keys past the end are the last one again: their scores go nowhere. */
 #define SCORE_FEW_KEY(i) ((const char *)keys.data + ((whole || (i) < n ? (i) : n - 1) * keys.row + e) * bytes)
     for (; e + w <= depth; e += w) {
-        const int line = e * bytes % 64 == 0;
+        K(fetch_ahead)(&ahead);
         ATTNX_UNROLL
-        for (ptrdiff_t i = 0; i < w; i++) {
-            block[i] = K(stored)(SCORE_FEW_KEY(i), keys.storage, w);
-            if (line) __builtin_prefetch(SCORE_FEW_KEY(i) + ahead, 0, K(ahead_to));
-        }
+        for (ptrdiff_t i = 0; i < w; i++) block[i] = K(stored)(SCORE_FEW_KEY(i), keys.storage, w);
         V(transpose)(block);
         K(score_few_step)(block, packed + e * K(block_queries), count, w, acc);
     }
@@ -50,6 +75,7 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, ptrdiff_t n, 
         K(score_few_step)(block, packed + e * K(block_queries), count, depth - e, acc);
     }
 #undef SCORE_FEW_KEY
+    *next = ahead;
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         V(store)(lanes, acc[r]);
@@ -57,22 +83,29 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, ptrdiff_t n, 
     }
 }
 
-ATTNX_INLINE void K(value_few_tile)(const struct attnx_array *values, const void *base, ptrdiff_t keys, ptrdiff_t dim,
-                                    const real *s, const int count, V(v) acc[8][4]) {
-    const ptrdiff_t w = V(width), vecs = (dim + w - 1) / w;
-    const enum attnx_storage storage = values->storage;
-    const char *at = base;
-    const ptrdiff_t bytes = storage_bytes[storage], row = values->row * bytes;
-    for (int r = 0; r < count; r++) {
-        for (int c = 0; c < 4; c++) acc[r][c] = V(set1)(0);
-    }
+/* Some of a block's values, of up to four vectors of columns. They are read a few rows at a time over all columns, in the
+ * order in which they lie; until the last rows the sums wait in `sums`. */
+struct K(few_values) {
+    struct attnx_array values;
+    ptrdiff_t keys, dim, stride; /* from row to row of sums and out */
+    real *sums, *out;
+    int first, last, fresh; /* fresh: out has nothing to join */
+};
+
+ATTNX_INLINE void K(value_few_tile)(const struct K(few_values) *part, const real *s, const int count, V(v) acc[8][4],
+                                    struct K(ahead) *next) {
+    const ptrdiff_t w = V(width), keys = part->keys, dim = part->dim, vecs = (dim + w - 1) / w;
+    const enum attnx_storage storage = part->values.storage;
+    const ptrdiff_t bytes = storage_bytes[storage], row = part->values.row * bytes;
+    const char *at = part->values.data;
+    struct K(ahead) ahead = *next;
 #define VALUE_FEW(stored_as, n_vecs, last)                                                  \
     for (ptrdiff_t k = 0; k < keys; k++, at += row) {                                       \
         V(v) v[4];                                                                          \
+        K(fetch_ahead)(&ahead);                                                             \
         ATTNX_UNROLL                                                                        \
         for (int c = 0; c < (n_vecs); c++) {                                                \
             v[c] = K(stored)(at + c * w * bytes, stored_as, c + 1 < (n_vecs) ? w : (last)); \
-            __builtin_prefetch(at + c * w * bytes + K(value_ahead) *row, 0, K(ahead_to));   \
         }                                                                                   \
         ATTNX_UNROLL                                                                        \
         for (int r = 0; r < count; r++) {                                                   \
@@ -97,18 +130,24 @@ ATTNX_INLINE void K(value_few_tile)(const struct attnx_array *values, const void
         VALUE_FEW(storage, 1, dim)
     }
 #undef VALUE_FEW
+    *next = ahead;
 }
 
-/* Values of up to four vectors of columns for `count` queries from row r on */
-ATTNX_INLINE void K(value_few_columns)(const struct attnx_array *values, const void *base, ptrdiff_t keys,
-                                       ptrdiff_t dim, const real *s, const int count, const real *merge,
-                                       const struct K(rows) *out) {
+/* For `count` queries. */
+ATTNX_INLINE void K(value_few_columns)(const struct K(few_values) *part, const real *s, const int count,
+                                       const real *merge, struct K(ahead) *next) {
+    const ptrdiff_t vecs = (part->dim + V(width) - 1) / V(width);
     V(v) acc[8][4];
-    K(value_few_tile)(values, base, keys, dim, s, count, acc);
     for (int r = 0; r < count; r++) {
-        for (int c = 0; c * V(width) < dim; c++) {
-            real *at = out->sums + r * out->stride + c * V(width);
-            if (out->fresh) {
+        const real *sums = part->sums + r * part->stride;
+        for (int c = 0; c < 4; c++) acc[r][c] = part->first || c >= vecs ? V(set1)(0) : V(load)(sums + c * V(width));
+    }
+    K(value_few_tile)(part, s, count, acc, next);
+    for (int r = 0; r < count; r++) {
+        real *to = (part->last ? part->out : part->sums) + r * part->stride;
+        for (int c = 0; c < vecs; c++) {
+            real *at = to + c * V(width);
+            if (!part->last || part->fresh) {
                 V(store)(at, acc[r][c]);
                 continue;
             }
@@ -122,16 +161,18 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
                           ptrdiff_t first, ptrdiff_t keys, real *s) {
     const ptrdiff_t w = V(width), depth = a->head_dim, count = rows->count;
     struct attnx_array from = {.row = a->key.row, .storage = a->key.storage};
+    struct K(ahead) next = K(ahead_of)(&a->key, head->key, first, depth, (depth + w - 1) / w);
+    next.share *= w; /* a turn is a step of so many keys */
     for (ptrdiff_t k = 0; k < keys; k += w) {
         const ptrdiff_t n = keys - k < w ? keys - k : w;
         real *to = s + k * K(block_queries);
         from.data = storage_at(head->key, from.storage, (first + k) * from.row);
         /* Queries past the last are zeros of the packed block: counts are rounded up to those compiled. */
-#define SCORE_FEW_COUNT(whole)                                                              \
-    do {                                                                                    \
-        if (count == 1) K(score_few_keys)(from, n, rows->packed, depth, 1, whole, to);      \
-        else if (count <= 4) K(score_few_keys)(from, n, rows->packed, depth, 4, whole, to); \
-        else if (K(few) > 4) K(score_few_keys)(from, n, rows->packed, depth, 8, whole, to); \
+#define SCORE_FEW_COUNT(whole)                                                                     \
+    do {                                                                                           \
+        if (count == 1) K(score_few_keys)(from, n, rows->packed, depth, 1, whole, to, &next);      \
+        else if (count <= 4) K(score_few_keys)(from, n, rows->packed, depth, 4, whole, to, &next); \
+        else if (K(few) > 4) K(score_few_keys)(from, n, rows->packed, depth, 8, whole, to, &next); \
     } while (0)
 #define SCORE_FEW(stored_as)            \
     do {                                \
@@ -148,20 +189,29 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
 }
 
 static void K(values_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                          ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge) {
-    const ptrdiff_t most = 4 * V(width);
-    for (ptrdiff_t d = 0; d < a->value_dim; d += most) {
-        const ptrdiff_t dim = a->value_dim - d < most ? a->value_dim - d : most;
-        const void *base = storage_at(head->value, a->value.storage, first * a->value.row + d);
-        struct K(rows) to = {.sums = rows->sums + d, .stride = rows->stride, .fresh = rows->fresh};
-        for (ptrdiff_t r = 0; r < rows->count;) {
-            const ptrdiff_t left = rows->count - r;
-            to.sums = rows->sums + r * rows->stride + d;
-            if (VALUE_FEW_ROWS > 2 && left >= 4)
-                K(value_few_columns)(&a->value, base, keys, dim, s + r, 4, merge + r, &to);
-            else if (left >= 2) K(value_few_columns)(&a->value, base, keys, dim, s + r, 2, merge + r, &to);
-            else K(value_few_columns)(&a->value, base, keys, dim, s + r, 1, merge + r, &to);
-            r += VALUE_FEW_ROWS > 2 && left >= 4 ? 4 : left >= 2 ? 2 : 1;
+                          ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge, real *sums) {
+    enum { MOST_ROWS = 32, COLUMNS = 4 * V(width) };
+    const ptrdiff_t sweeps = (a->value_dim + COLUMNS - 1) / COLUMNS;
+    const ptrdiff_t groups = (rows->count + VALUE_FEW_ROWS - 1) / VALUE_FEW_ROWS;
+    struct K(ahead) next = K(ahead_of)(&a->value, head->value, first, a->value_dim, sweeps * groups);
+    struct K(few_values) part = {
+        .values = {.row = a->value.row, .storage = a->value.storage}, .stride = rows->stride, .fresh = rows->fresh};
+    for (ptrdiff_t k = 0; k < keys; k += MOST_ROWS) {
+        part.keys = keys - k < MOST_ROWS ? keys - k : MOST_ROWS;
+        part.first = k == 0;
+        part.last = k + part.keys == keys;
+        for (ptrdiff_t d = 0; d < a->value_dim; d += COLUMNS) {
+            part.dim = a->value_dim - d < COLUMNS ? a->value_dim - d : COLUMNS;
+            part.values.data = storage_at(head->value, a->value.storage, (first + k) * a->value.row + d);
+            for (ptrdiff_t r = 0; r < rows->count;) {
+                const ptrdiff_t left = rows->count - r, at = r * rows->stride + d;
+                const real *weights = s + k * K(block_queries) + r;
+                part.sums = sums + at, part.out = rows->sums + at;
+                if (VALUE_FEW_ROWS > 2 && left >= 4) K(value_few_columns)(&part, weights, 4, merge + r, &next);
+                else if (left >= 2) K(value_few_columns)(&part, weights, 2, merge + r, &next);
+                else K(value_few_columns)(&part, weights, 1, merge + r, &next);
+                r += VALUE_FEW_ROWS > 2 && left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            }
         }
     }
 }
