@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnx._core._arrays import apart, plain
+from attnx._core._arrays import apart, folded, plain
 
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
     from collections.abc import Sequence
@@ -220,7 +220,7 @@ def output(
         raise ValueError(f"{name} must be writeable, got a read-only array")
     if any(other is not None and _overlap(x, other) for other in inputs):
         raise ValueError(f"{name} must not overlap an input")
-    if _overlap_itself(x):
+    if folded(x):
         raise ValueError(
             f"{name} must not overlap itself, got strides {x.strides} for shape {x.shape}"
         )
@@ -234,16 +234,6 @@ def _overlap(a: Array, b: Array) -> bool:
         return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # NumPy's stub: -1 and 0 only
     except np.exceptions.TooHardError:
         return True
-
-
-def _overlap_itself(a: Array) -> bool:
-    """Whether two elements may share memory: exact for every view that slicing and transposing make."""
-    reach = a.itemsize
-    for stride, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
-        if stride < reach:
-            return a.size > 0
-        reach += stride * (n - 1)
-    return False
 
 
 def writable(out: Array) -> Array:

@@ -108,19 +108,21 @@ def greedy_search(
     totals = np.zeros(batch)
     chosen: list[Array] = []
     looked: list[Array] = []
-    while len(chosen) < most and going.any():
+    left = batch
+    while len(chosen) < most and left:
         live = going[rows]
         logs, weights = scored(step(tokens), live, end)
         best = logs.argmax(axis=1)
         totals[rows] += np.where(live, logs.max(axis=1), 0.0)
         tokens = np.where(live, best, end)
-        going[rows] = live & (tokens != end)
+        alive = live & (tokens != end)
+        going[rows], left = alive, np.count_nonzero(alive)
         lengths += going
         chosen.append(_spread(tokens, rows, batch))
         if weights is not None:
             looked.append(_spread(weights, rows, batch))
-        kept = np.flatnonzero(going[rows])
-        if keep is not None and 0 < 2 * len(kept) <= len(rows):
+        if keep is not None and 0 < 2 * left <= len(rows):
+            kept = np.flatnonzero(alive)
             keep(kept)
             rows, tokens = rows[kept], tokens[kept]
     return [

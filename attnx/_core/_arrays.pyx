@@ -22,25 +22,64 @@ def plain(x):
     )
 
 
+cdef void extent(np.ndarray a, char **begin, char **end) noexcept:
+    """Find the memory from an array's first byte to past its last; none where it has no elements."""
+    cdef int i, axes = np.PyArray_NDIM(a)
+    cdef np.npy_intp way
+    begin[0] = end[0] = <char *> np.PyArray_DATA(a)
+    if np.PyArray_SIZE(a) == 0:
+        return
+    end[0] += np.PyArray_ITEMSIZE(a)
+    for i in range(axes):
+        way = np.PyArray_STRIDES(a)[i] * (np.PyArray_DIMS(a)[i] - 1)
+        if way < 0:
+            begin[0] += way
+        else:
+            end[0] += way
+
+
 cdef bint outside(np.ndarray a, char *begin, char *end) noexcept:
-    """Say whether an array, C-contiguous or None, ends before or begins after some memory."""
+    """Say whether an array, or None, ends before or begins after some memory."""
+    cdef char *first
+    cdef char *last
     if a is None:
         return True
-    cdef char *first = <char *> np.PyArray_DATA(a)
-    return np.PyArray_ISCARRAY_RO(a) and (first >= end or first + np.PyArray_NBYTES(a) <= begin)
+    extent(a, &first, &last)
+    return first >= end or last <= begin
+
+
+def folded(np.ndarray a):
+    """Say whether two elements may share memory: exact for every view that slicing and transposing make."""
+    cdef int i, j, shortest, axes = np.PyArray_NDIM(a)
+    cdef np.npy_intp reach = np.PyArray_ITEMSIZE(a), step
+    cdef np.npy_intp steps[MAX_AXES]
+    if np.PyArray_SIZE(a) == 0:
+        return False
+    for i in range(axes):
+        step = np.PyArray_STRIDES(a)[i]
+        steps[i] = -1 if np.PyArray_DIMS(a)[i] == 1 else -step if step < 0 else step
+    for i in range(axes):  # from the shortest step to the longest
+        shortest = -1
+        for j in range(axes):
+            if steps[j] >= 0 and (shortest < 0 or steps[j] < steps[shortest]):
+                shortest = j
+        if shortest < 0:
+            break
+        if steps[shortest] < reach:
+            return True
+        reach += steps[shortest] * (np.PyArray_DIMS(a)[shortest] - 1)
+        steps[shortest] = -1
+    return False
 
 
 def apart(np.ndarray out, np.ndarray a=None, np.ndarray b=None, np.ndarray c=None, np.ndarray d=None):
-    """Say whether out is C-contiguous, writeable and clear of the others, which must be C-contiguous or None too."""
-    cdef char *begin = <char *> np.PyArray_DATA(out)
-    cdef char *end = begin + np.PyArray_NBYTES(out)
-    return (
-        np.PyArray_ISCARRAY(out)
-        and outside(a, begin, end)
-        and outside(b, begin, end)
-        and outside(c, begin, end)
-        and outside(d, begin, end)
-    )
+    """Say whether out is aligned, writeable, not folded, and its memory before or after that of the others."""
+    cdef char *begin
+    cdef char *end
+    if not np.PyArray_ISBEHAVED(out) or folded(out):
+        return False
+    extent(out, &begin, &end)
+    return outside(a, begin, end) and outside(b, begin, end) and outside(c, begin, end) and outside(d, begin, end)
 
 
 cdef void describe(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes, int inner) noexcept:
