@@ -116,7 +116,7 @@ def greedy_search(
         totals[rows] += np.where(live, logs.max(axis=1), 0.0)
         tokens = np.where(live, best, end)
         alive = live & (tokens != end)
-        going[rows], left = alive, np.count_nonzero(alive)
+        going[rows], left = alive, int(np.count_nonzero(alive))
         lengths += going
         chosen.append(_spread(tokens, rows, batch))
         if weights is not None:

@@ -50,7 +50,7 @@ cdef bint outside(np.ndarray a, char *begin, char *end) noexcept:
 
 def folded(np.ndarray a):
     """Say whether two elements may share memory: exact for every view that slicing and transposing make."""
-    cdef int i, j, shortest, axes = np.PyArray_NDIM(a)
+    cdef int i, j, shortest, _, axes = np.PyArray_NDIM(a)
     cdef np.npy_intp reach = np.PyArray_ITEMSIZE(a), step
     cdef np.npy_intp steps[MAX_AXES]
     if np.PyArray_SIZE(a) == 0:
@@ -58,7 +58,7 @@ def folded(np.ndarray a):
     for i in range(axes):
         step = np.PyArray_STRIDES(a)[i]
         steps[i] = -1 if np.PyArray_DIMS(a)[i] == 1 else -step if step < 0 else step
-    for i in range(axes):  # from the shortest step to the longest
+    for _ in range(axes):  # from the shortest step to the longest
         shortest = -1
         for j in range(axes):
             if steps[j] >= 0 and (shortest < 0 or steps[j] < steps[shortest]):
