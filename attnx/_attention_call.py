@@ -110,7 +110,7 @@ def dense(
         raise ValueError(f"value must have the {key_shape[-2]} rows of key, got {key_len}")
     if key_shape[:-3] != batch or value_shape[:-3] != batch:
         batch = _broadcast(query, key, value)
-    one_head = query is not arrays[0] and all(np.ndim(x) == 2 for x in arrays)
+    one_head = not batch and query is not arrays[0] and all(np.ndim(x) == 2 for x in arrays)
     scores = None
     if attn_mask is not None or options[0] is not None:
         scores = (*batch, heads, query_len, key_len)[one_head:]

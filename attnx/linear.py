@@ -8,6 +8,7 @@ import numpy as np
 
 from attnx import _check
 from attnx._core import _linear
+from attnx._core._arrays import plain
 from attnx._core._runtime import PANEL
 from attnx.runtime import threads_for
 
@@ -121,6 +122,8 @@ def linear_into(
 
 def _rows(name: str, x: NDArray[Any], items: int) -> NDArray[np.float32]:
     """Return x as float32 rows (n, items)."""
+    if plain(x) and x.dtype is _FLOAT32 and 0 < items == x.shape[-1]:  # nearly always
+        return x.reshape(-1, items)
     a = _check.floats(name, x)
     _check.same_dtype(name, a, _FLOAT32, "the layer")
     if not a.ndim or a.shape[-1] != items:
