@@ -52,7 +52,7 @@ class Attention(NamedTuple):
         if self.options is None:
             return arrays
         bias, slopes, relative, _, sinks, _ = self.options
-        return (*arrays, bias, slopes, relative, sinks)
+        return tuple(x for x in (*arrays, bias, slopes, relative, sinks) if x is not None)
 
 
 def heads_first(name: str, x: ArrayLike, swap: bool) -> Array:

@@ -159,7 +159,8 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
     }
 }
 
-/* Scratch of a block of keys: transposed scores, keys converted from their storage, packed values, and how it joins. */
+/* Scratch of a block of keys: transposed scores, keys converted from their storage, packed values (or
+ * unfinished sums of values_few), and how it joins. */
 struct K(scratch) {
     real *s, *converted, *merge;
     real *values;
@@ -181,7 +182,7 @@ static void K(join_values)(const struct attnx_attention *a, const struct K(head)
         K(mask_block)(a, head, rows, first, keys, s, 1);
         K(values_marked)(a, head, rows, first, keys, s, merge);
     } else if (rows->count <= K(few) &&(a->value.storage == REAL_STORAGE || !REAL_IS_F64)) {
-        scratch->values_of = -1;
+        scratch->values_of = -1; /* its sums take the place of packed values */
         K(values_few)(a, head, rows, first, keys, s, merge, scratch->values);
     } else {
         if (scratch->values_of != first / K(block_keys)) {

@@ -3,7 +3,7 @@
  * A decoding step is bound by reading keys and values, so the arithmetic must hide behind that: keys are transposed in
  * registers, width at a time, so that a vector holds one coordinate of many keys; values are read once for all queries.
  * The sums are the chains of tile.h, term by term, so a decoded token has the bits of the full forward pass. Keys and
- * values are converted from their storage in registers: a bfloat16 cache halves the bytes and so nearly the time.
+ * values are converted from their storage in registers: a bfloat16 cache halves the bytes.
  */
 enum { K(few) = V(width) / 2 < 8 ? V(width) / 2 : 8 }; /* from here on the tile is as fast, and has no transposing */
 
@@ -11,8 +11,12 @@ enum { K(few) = V(width) / 2 < 8 ? V(width) / 2 : 8 }; /* from here on the tile 
  * follows a stream, and not the eight rows of a transpose or a panel of columns. 32 queries on 8 x 1024 keys of 128 float32,
  * batch of 16, two threads of a Zen 3, whose plain reading reaches 28 GB/s, median of 0.5 s: rows in the order of their use
  * 16 and 16, 32 and 64 or 64 and 64 (keys, values) ahead 13 GB/s; in their own order 8 ahead 16, 16 ahead 18, 24 or 32
- * ahead 17; a block of keys ahead 16. */
-enum { K(rows_ahead) = 16, K(lines_ahead) = 4 };
+ * ahead 17; a block of keys ahead 16. Values are read `value_rows` at a time over all columns (16 was no faster). */
+enum {
+    K(rows_ahead) = 16,
+    K(value_rows) = 32,
+    K(bytes_ahead) = 4 * 64 /* at a time: four prefetches for one branch */
+};
 
 struct K(ahead) {
     const char *row;
@@ -20,23 +24,25 @@ struct K(ahead) {
     ptrdiff_t share, due;      /* bytes a turn, and those that were not asked for yet */
 };
 
-/* Rows from `first` on, one of them in `turns` turns (none where rows have no columns). */
+/* Rows `rows_ahead` of `first` and on, one of them in `turns` turns. */
 static struct K(ahead)
     K(ahead_of)(const struct attnx_array *array, const void *base, ptrdiff_t first, ptrdiff_t dim, ptrdiff_t turns) {
     const ptrdiff_t size = storage_bytes[array->storage], bytes = dim * size;
     const char *row = storage_at(base, array->storage, (first + K(rows_ahead))*array->row);
-    return (struct K(ahead)){row, 0, bytes, array->row * size, turns ? (bytes + turns - 1) / turns : 0, 0};
+    const ptrdiff_t asked = (bytes + K(bytes_ahead) - 1) / K(bytes_ahead) *K(bytes_ahead); /* of a row */
+    return (struct K(ahead)){row, 0, bytes, array->row * size, turns ? (asked + turns - 1) / turns : 0, 0};
 }
 
-/* A turn. Past the last row it asks for what follows in memory: the next head, as keys and values mostly lie. */
+/* A turn. Past the last row it asks for what follows in memory: the next head where a caller's arrays hold nothing else,
+ * 16 rows for nothing where a cache has room left. */
 ATTNX_INLINE void K(fetch_ahead)(struct K(ahead) *ahead) {
     ahead->due += ahead->share;
-    if (ahead->due < 64 * K(lines_ahead)) return;
-    ahead->due -= 64 * K(lines_ahead);
-    ATTNX_UNROLL
-    for (int i = 0; i < K(lines_ahead); i++) __builtin_prefetch(ahead->row + ahead->at + 64 * i, 0, 3);
-    ahead->at += 64 * K(lines_ahead);
-    if (ahead->at >= ahead->bytes) ahead->at = 0, ahead->row += ahead->step;
+    for (; ahead->due >= K(bytes_ahead); ahead->due -= K(bytes_ahead)) {
+        ATTNX_UNROLL
+        for (int i = 0; i < K(bytes_ahead); i += 64) __builtin_prefetch(ahead->row + ahead->at + i, 0, 3);
+        ahead->at += K(bytes_ahead);
+        if (ahead->at >= ahead->bytes) ahead->at = 0, ahead->row += ahead->step;
+    }
 }
 
 /* acc[r] += sum_e key[lane, e] * q[e, r] over the coordinates [e, e + n), n = width where `whole` */
@@ -161,7 +167,7 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
                           ptrdiff_t first, ptrdiff_t keys, real *s) {
     const ptrdiff_t w = V(width), depth = a->head_dim, count = rows->count;
     struct attnx_array from = {.row = a->key.row, .storage = a->key.storage};
-    struct K(ahead) next = K(ahead_of)(&a->key, head->key, first, depth, (depth + w - 1) / w);
+    struct K(ahead) next = K(ahead_of)(&a->key, head->key, first, depth, depth / w);
     next.share *= w; /* a turn is a step of so many keys */
     for (ptrdiff_t k = 0; k < keys; k += w) {
         const ptrdiff_t n = keys - k < w ? keys - k : w;
@@ -190,14 +196,14 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
 
 static void K(values_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge, real *sums) {
-    enum { MOST_ROWS = 32, COLUMNS = 4 * V(width) };
-    const ptrdiff_t sweeps = (a->value_dim + COLUMNS - 1) / COLUMNS;
-    const ptrdiff_t groups = (rows->count + VALUE_FEW_ROWS - 1) / VALUE_FEW_ROWS;
+    enum { COLUMNS = 4 * V(width) };
+    const ptrdiff_t sweeps = (a->value_dim + COLUMNS - 1) / COLUMNS, fours = VALUE_FEW_ROWS > 2 ? rows->count / 4 : 0;
+    const ptrdiff_t groups = fours + (rows->count - 4 * fours + 1) / 2; /* of 4 rows, then of 2, then of 1 */
     struct K(ahead) next = K(ahead_of)(&a->value, head->value, first, a->value_dim, sweeps * groups);
     struct K(few_values) part = {
         .values = {.row = a->value.row, .storage = a->value.storage}, .stride = rows->stride, .fresh = rows->fresh};
-    for (ptrdiff_t k = 0; k < keys; k += MOST_ROWS) {
-        part.keys = keys - k < MOST_ROWS ? keys - k : MOST_ROWS;
+    for (ptrdiff_t k = 0; k < keys; k += K(value_rows)) {
+        part.keys = keys - k < K(value_rows) ? keys - k : K(value_rows);
         part.first = k == 0;
         part.last = k + part.keys == keys;
         for (ptrdiff_t d = 0; d < a->value_dim; d += COLUMNS) {

@@ -1,5 +1,4 @@
 /* What a region for an instruction set needs before it opens: the headers of others, which carry their own targets. */
-#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
