@@ -100,12 +100,9 @@ def dense(
     query_shape, key_shape, value_shape = query.shape, key.shape, value.shape
     batch = query_shape[:-3]
     heads, query_len, head_dim = query_shape[-3:]
-    kv_heads, key_len, value_dim = value_shape[-3:]
-    if key.dtype is not query.dtype or value.dtype is not query.dtype:
-        _check_dtypes(query, key, value)
-    group = 1
-    if not heads == kv_heads == key_shape[-3] or key_shape[-1] != head_dim:
-        group = _group(query_shape, key_shape, value_shape)
+    _, key_len, value_dim = value_shape[-3:]
+    _check_dtypes(query, key, value)
+    group = _group(query_shape, key_shape, value_shape)
     if key_shape[-2] != key_len:
         raise ValueError(f"value must have the {key_shape[-2]} rows of key, got {key_len}")
     if key_shape[:-3] != batch or value_shape[:-3] != batch:
@@ -244,6 +241,8 @@ def longest(starts: Array) -> int:
 
 def _check_dtypes(query: Array, key: Array, value: Array) -> None:
     dtype = query.dtype
+    if key.dtype is dtype and value.dtype is dtype:
+        return
     for name, a in (("key", key), ("value", value)):
         if a.dtype != dtype and a.dtype.itemsize >= dtype.itemsize:
             raise TypeError(

@@ -150,13 +150,10 @@ def scored(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array | No
     if not (peak < np.inf).all():  # false for a NaN
         raise ValueError("step's scores must be numbers below infinity, got NaN or inf")
     closed = peak == -np.inf  # rows in which everything is forbidden
-    some_closed = closed.any()
-    if some_closed:
-        peak[closed] = 0.0
+    peak[closed] = 0.0
     logs -= peak
     total = np.exp(logs).sum(axis=1, keepdims=True)
-    if some_closed:
-        total[closed] = 1.0
+    total[closed] = 1.0
     logs -= np.log(total)
     if weights is None:
         return logs, None

@@ -11,7 +11,7 @@ enum { K(few) = V(width) / 2 < 8 ? V(width) / 2 : 8 }; /* from here on the tile 
  * follows a stream, and not the eight rows of a transpose or a panel of columns. 32 queries on 8 x 1024 keys of 128 float32,
  * batch of 16, two threads of a Zen 3, whose plain reading reaches 28 GB/s, median of 0.5 s: rows in the order of their use
  * 16 and 16, 32 and 64 or 64 and 64 (keys, values) ahead 13 GB/s; in their own order 8 ahead 16, 16 to 32 ahead 17 to 18;
- * a block of keys ahead 16. By 8 KiB instead of 16: 19 and 22 GB/s in turn, bfloat16 14 and 15. Values are read
+ * a block of keys ahead 16. 8 KiB ahead 19, 16 KiB 22; into L1 or L2 alike. Values are read
  * `value_part` bytes of rows at a time over all columns (32 rows whatever their length: 40 columns 15 % slower). */
 enum {
     K(ahead_by) = 16384,
@@ -25,7 +25,7 @@ struct K(ahead) {
     ptrdiff_t share, due;      /* bytes a turn, and those that were not asked for yet */
 };
 
-/* What lies `ahead` bytes past row `first`, a row in `turns` turns. Rows without gaps are one; others are asked for in
+/* What lies `ahead_by` bytes past row `first`, a row in `turns` turns. Rows without gaps are one; others are asked for in
  * whole steps of `bytes_ahead`. */
 static struct K(ahead)
     K(ahead_of)(const struct attnx_array *array, const void *base, ptrdiff_t first, ptrdiff_t dim, ptrdiff_t turns) {
@@ -44,7 +44,7 @@ ATTNX_INLINE void K(fetch_ahead)(struct K(ahead) *ahead) {
     ahead->due += ahead->share;
     for (; ahead->due >= K(bytes_ahead); ahead->due -= K(bytes_ahead)) {
         ATTNX_UNROLL
-        for (int i = 0; i < K(bytes_ahead); i += 64) __builtin_prefetch(ahead->row + ahead->at + i, 0, 3);
+        for (int i = 0; i < K(bytes_ahead); i += 64) __builtin_prefetch(ahead->row + ahead->at + i, 0, 2);
         ahead->at += K(bytes_ahead);
         if (ahead->at >= ahead->bytes) ahead->at = 0, ahead->row += ahead->step;
     }
