@@ -24,16 +24,38 @@ enum { K(exp_terms) = 5 };
 #endif
 #define LOG2E 1.4426950408889634074
 
-ATTNX_INLINE V(v) K(exp)(V(v) x) {
-    const V(v) t = V(fma)(x, V(set1)((real)LOG2E), V(set1)(REAL_ROUND)), n = V(sub)(t, V(set1)(REAL_ROUND));
-    V(v) f = V(fms)(n, V(set1)(LN2_HI), x); /* fused on every instruction set */
-#if REAL_IS_F64
-    f = V(fma)(n, V(set1)(LN2_LO), f);
-#endif
-    V(v) q = V(set1)(K(exp_poly)[0]);
+/* exp of `count` vectors in place, side by side: one is a chain of 40 cycles, more than a scheduler of 64 entries sees past.
+ * A vector of a softmax with 1, 2, 4 and 8 side by side takes 2.23, 2.12, 2.3 to 2.6 and 3.1 ns (Zen 3; from 4 on it spills).
+ * The tile of attention, which holds more, does not gain. */
+enum { K(exp_side) = 2 };
+
+ATTNX_INLINE void K(exps)(V(v) *x, const int count) {
+    V(v) t[K(exp_side)], f[K(exp_side)], q[K(exp_side)];
     ATTNX_UNROLL
-    for (int i = 1; i < K(exp_terms); i++) q = V(fma)(q, f, V(set1)(K(exp_poly)[i]));
-    return V(scale2)(V(fms)(q, V(mul)(f, f), f), t);
+    for (int i = 0; i < count; i++) {
+        t[i] = V(fma)(x[i], V(set1)((real)LOG2E), V(set1)(REAL_ROUND));
+        q[i] = V(set1)(K(exp_poly)[0]);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < count; i++) {
+        const V(v) n = V(sub)(t[i], V(set1)(REAL_ROUND));
+        f[i] = V(fms)(n, V(set1)(LN2_HI), x[i]); /* fused on every instruction set */
+#if REAL_IS_F64
+        f[i] = V(fma)(n, V(set1)(LN2_LO), f[i]);
+#endif
+    }
+    ATTNX_UNROLL
+    for (int k = 1; k < K(exp_terms); k++) {
+        ATTNX_UNROLL
+        for (int i = 0; i < count; i++) q[i] = V(fma)(q[i], f[i], V(set1)(K(exp_poly)[k]));
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < count; i++) x[i] = V(scale2)(V(fms)(q[i], V(mul)(f[i], f[i]), f[i]), t[i]);
+}
+
+ATTNX_INLINE V(v) K(exp)(V(v) x) {
+    K(exps)(&x, 1);
+    return x;
 }
 #undef LN2_HI
 #undef LN2_LO

@@ -35,27 +35,54 @@ ATTNX_INLINE real K(softmax_most)(const real *x, const uint8_t *mask, ptrdiff_t 
     return V(hmax)(V(max)(V(max)(top[0], top[1]), V(max)(top[2], top[3])));
 }
 
-/* e = exp(x - most), and their sum; e may be x. Fetches the row that comes next and where it goes: this pass computes and
- * leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower without). */
+/* e = exp(x - base) of `count` vectors with n elements each, added to as many chains. Fetches where `next_x` and `next_y`
+ * lie: this pass computes and leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower
+ * without). */
+ATTNX_INLINE void K(softmax_part)(const real *x, const uint8_t *mask, real *e, const int count, ptrdiff_t n, V(v) base,
+                                  V(v) *total, const real *next_x, const real *next_y) {
+    V(v) part[K(exp_side)];
+    ATTNX_UNROLL
+    for (int i = 0; i < count; i++) {
+        const ptrdiff_t at = i * V(width);
+        part[i] = V(sub)(K(softmax_load)(x + at, mask ? mask + at : NULL, n), base);
+    }
+    K(exps)(part, count);
+    ATTNX_UNROLL
+    for (int i = 0; i < count; i++) {
+        if (i % K(softmax_line_vectors) == 0) { /* once a cache line */
+            __builtin_prefetch(next_x + i * V(width));
+            __builtin_prefetch(next_y + i * V(width), 1);
+        }
+        total[i] = V(add)(total[i], part[i]);
+        if (n == V(width)) V(store)(e + i * V(width), part[i]);
+        else V(store_n)(e + i * V(width), part[i], n);
+    }
+}
+
+/* e = exp(x - most), and their sum; e may be x. */
 ATTNX_INLINE real K(softmax_exps)(const real *x, const uint8_t *mask, real *e, ptrdiff_t items, real most,
                                   const real *next_x, const real *next_y) {
     const V(v) base = V(set1)(most == -(real)INFINITY ? 0 : most);
     V(v) total[K(softmax_chains)];
     for (int c = 0; c < K(softmax_chains); c++) total[c] = V(set1)(0);
-#define SOFTMAX_EXP(at, c, n)                                                                            \
-    do {                                                                                                 \
-        const V(v) part = K(exp)(V(sub)(K(softmax_load)(x + (at), mask ? mask + (at) : NULL, n), base)); \
-        total[c] = V(add)(total[c], part);                                                               \
-        if ((c) % K(softmax_line_vectors) == 0) { /* once a cache line */                                \
-            __builtin_prefetch(next_x + (at));                                                           \
-            __builtin_prefetch(next_y + (at), 1);                                                        \
-        }                                                                                                \
-        if ((n) == V(width)) V(store)(e + (at), part);                                                   \
-        else V(store_n)(e + (at), part, n);                                                              \
-    } while (0)
-    SOFTMAX_EACH(SOFTMAX_EXP);
-#undef SOFTMAX_EXP
-    return V(sum)(V(add)(V(add)(total[0], total[1]), V(add)(total[2], total[3])));
+    ptrdiff_t j = 0;
+    for (; j + K(softmax_chains) *V(width) <= items; j += K(softmax_chains) *V(width)) {
+        ATTNX_UNROLL
+        for (int c = 0; c < K(softmax_chains); c += K(exp_side)) {
+            const ptrdiff_t at = j + c * V(width);
+            K(softmax_part)(x + at, mask ? mask + at : NULL, e + at, K(exp_side), V(width), base, total + c,
+                            next_x + at, next_y + at);
+        }
+    }
+    /* A copy: an array with a variable index lies in memory, and the chains would lie there with it. */
+    V(v) tail[K(softmax_chains)];
+    ATTNX_UNROLL
+    for (int c = 0; c < K(softmax_chains); c++) tail[c] = total[c];
+    for (int c = 0; j < items; c++, j += V(width)) {
+        const ptrdiff_t n = items - j < V(width) ? items - j : V(width);
+        K(softmax_part)(x + j, mask ? mask + j : NULL, e + j, 1, n, base, tail + c, next_x + j, next_y + j);
+    }
+    return V(sum)(V(add)(V(add)(tail[0], tail[1]), V(add)(tail[2], tail[3])));
 }
 
 ATTNX_INLINE void K(softmax_scale)(real *y, ptrdiff_t items, real by) {
