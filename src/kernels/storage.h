@@ -21,6 +21,17 @@ ATTNX_INLINE f32_v stored_f32(const void *p, const enum attnx_storage storage, p
     return storage == ATTNX_F16 ? f32_load_f16(from) : f32_load_bf16(from);
 }
 
+/* The first half of the lanes from p on, the other half from q on; bfloat16 in pairs. */
+ATTNX_INLINE f32_v stored_halves_f32(const void *p, const void *q, const enum attnx_storage storage) {
+    return storage == ATTNX_F16 ? f32_halves_f16(p, q) : f32_halves(p, q);
+}
+
+/* A pair of bfloat16 is 32 bits, and each of them half of a float32: a shift or an AND, where one alone takes a shuffle too.
+ */
+ATTNX_INLINE f32_v stored_pair_f32(f32_v pair, const int second) {
+    return second ? f32_bf16_high(pair) : f32_bf16_low(pair);
+}
+
 ATTNX_INLINE void store_as_f32(void *p, const enum attnx_storage storage, f32_v v, ptrdiff_t n) {
     uint16_t lanes[f32_width];
     if (storage == ATTNX_F32) {
@@ -43,6 +54,16 @@ ATTNX_INLINE f64_v stored_f64(const void *p, const enum attnx_storage storage, p
         lanes[i] = (double)one[0];
     }
     return f64_load(lanes);
+}
+
+ATTNX_INLINE f64_v stored_halves_f64(const void *p, const void *q, const enum attnx_storage storage) {
+    (void)storage; /* decoding in float64 takes float64 alone */
+    return f64_halves(p, q);
+}
+
+ATTNX_INLINE f64_v stored_pair_f64(f64_v pair, const int second) {
+    (void)second;
+    return pair;
 }
 
 ATTNX_INLINE void store_as_f64(void *p, const enum attnx_storage storage, f64_v v, ptrdiff_t n) {

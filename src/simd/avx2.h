@@ -19,6 +19,19 @@ ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) {
 ATTNX_INLINE f32_v f32_load_f16(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
+ATTNX_INLINE f32_v f32_halves(const float *p, const float *q) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1);
+}
+ATTNX_INLINE f32_v f32_halves_f16(const uint16_t *p, const uint16_t *q) {
+    return _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)p),
+                                              _mm_loadl_epi64((const __m128i *)(const void *)q)));
+}
+ATTNX_INLINE f32_v f32_bf16_low(f32_v pair) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair), 16));
+}
+ATTNX_INLINE f32_v f32_bf16_high(f32_v pair) {
+    return _mm256_and_ps(pair, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)));
+}
 ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, 0x08));
 }
@@ -103,6 +116,14 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
     ATTNX_UNROLL
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
+ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
+    const f32_v a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+    const f32_v c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm256_shuffle_ps(a, c, 0x44);
+    r[1] = _mm256_shuffle_ps(a, c, 0xEE);
+    r[2] = _mm256_shuffle_ps(b, d, 0x44);
+    r[3] = _mm256_shuffle_ps(b, d, 0xEE);
+}
 ATTNX_INLINE void f32_unzip(f32_v *r) {
     const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(r[0], r[1], 0x88));
     const __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(r[0], r[1], 0xDD));
@@ -173,6 +194,14 @@ ATTNX_INLINE void f64_transpose(f64_v *r) {
     r[2] = _mm256_permute2f128_pd(a, c, 0x31);
     r[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
+ATTNX_INLINE f64_v f64_halves(const double *p, const double *q) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(q), 1);
+}
+ATTNX_INLINE void f64_transpose_halves(f64_v *r) {
+    const f64_v first = r[0];
+    r[0] = _mm256_unpacklo_pd(first, r[1]);
+    r[1] = _mm256_unpackhi_pd(first, r[1]);
+}
 ATTNX_INLINE void f64_unzip(f64_v *r) {
     const f64_v even = _mm256_unpacklo_pd(r[0], r[1]), odd = _mm256_unpackhi_pd(r[0], r[1]);
     r[0] = _mm256_permute4x64_pd(even, 0xD8);
@@ -193,7 +222,7 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 2,
-    VALUE_FEW_ROWS = 2,
+    VALUE_FEW_SUMS = 8,
     LINEAR_ROWS = 6,
     LINEAR_VECS = 2
 };

@@ -11,6 +11,20 @@ ATTNX_INLINE void f32_store_n(float *p, f32_v v, ptrdiff_t n) { _mm512_mask_stor
 ATTNX_INLINE f32_v f32_load_f16(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+ATTNX_INLINE f32_v f32_halves(const float *p, const float *q) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(q), 1);
+}
+ATTNX_INLINE f32_v f32_halves_f16(const uint16_t *p, const uint16_t *q) {
+    return _mm512_cvtph_ps(
+        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                                _mm_loadu_si128((const __m128i *)(const void *)q), 1));
+}
+ATTNX_INLINE f32_v f32_bf16_low(f32_v pair) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair), 16));
+}
+ATTNX_INLINE f32_v f32_bf16_high(f32_v pair) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pair), _mm512_set1_epi32(-65536)));
+}
 ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, 0x08));
 }
@@ -53,6 +67,34 @@ ATTNX_INLINE f32_v f32_from_bytes(const uint8_t *p, ptrdiff_t n, f32_v yes, f32_
 }
 ATTNX_INLINE float f32_sum(f32_v v) { return _mm512_reduce_add_ps(v); }
 ATTNX_INLINE float f32_hmax(f32_v v) { return _mm512_reduce_max_ps(v); }
+/* Lanes of 128 bits: 0 of a, 0 of b, 2 of a, 2 of b; and 1 and 3. */
+ATTNX_INLINE __m512d avx512_even(__m512d a, __m512d b) {
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), b);
+}
+ATTNX_INLINE __m512d avx512_odd(__m512d a, __m512d b) {
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15), b);
+}
+ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
+    f32_v t[8];
+    ATTNX_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const __m512d low = _mm512_castps_pd(r[i]), high = _mm512_castps_pd(r[i + 4]);
+        r[i] = _mm512_castpd_ps(avx512_even(low, high));
+        r[i + 4] = _mm512_castpd_ps(avx512_odd(low, high));
+    }
+}
 ATTNX_INLINE void f32_transpose(f32_v *r) {
     f32_v t[16];
     ATTNX_UNROLL
@@ -155,6 +197,17 @@ ATTNX_INLINE void f64_transpose(f64_v *r) {
     ATTNX_UNROLL
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
+ATTNX_INLINE f64_v f64_halves(const double *p, const double *q) {
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(p)), _mm256_loadu_pd(q), 1);
+}
+ATTNX_INLINE void f64_transpose_halves(f64_v *r) {
+    const f64_v a = _mm512_unpacklo_pd(r[0], r[1]), b = _mm512_unpackhi_pd(r[0], r[1]);
+    const f64_v c = _mm512_unpacklo_pd(r[2], r[3]), d = _mm512_unpackhi_pd(r[2], r[3]);
+    r[0] = avx512_even(a, c);
+    r[1] = avx512_even(b, d);
+    r[2] = avx512_odd(a, c);
+    r[3] = avx512_odd(b, d);
+}
 ATTNX_INLINE void f64_unzip(f64_v *r) {
     const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     const f64_v first = r[0];
@@ -176,7 +229,7 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 4,
-    VALUE_FEW_ROWS = 4,
+    VALUE_FEW_SUMS = 16,
     LINEAR_ROWS = 8,
     LINEAR_VECS = 3
 };

@@ -62,6 +62,22 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
     r[2] = vcombine_f32(vget_high_f32(lo.val[0]), vget_high_f32(hi.val[0]));
     r[3] = vcombine_f32(vget_high_f32(lo.val[1]), vget_high_f32(hi.val[1]));
 }
+ATTNX_INLINE f32_v f32_halves(const float *p, const float *q) { return vcombine_f32(vld1_f32(p), vld1_f32(q)); }
+ATTNX_INLINE f32_v f32_halves_f16(const uint16_t *p, const uint16_t *q) {
+    const uint16_t lanes[4] = {p[0], p[1], q[0], q[1]};
+    return f32_load_f16(lanes);
+}
+ATTNX_INLINE f32_v f32_bf16_low(f32_v pair) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pair), 16));
+}
+ATTNX_INLINE f32_v f32_bf16_high(f32_v pair) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pair), vdupq_n_u32(0xFFFF0000)));
+}
+ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
+    const f32_v first = r[0];
+    r[0] = vtrn1q_f32(first, r[1]);
+    r[1] = vtrn2q_f32(first, r[1]);
+}
 ATTNX_INLINE void f32_unzip(f32_v *r) {
     const f32_v first = r[0];
     r[0] = vuzp1q_f32(first, r[1]);
@@ -122,6 +138,8 @@ ATTNX_INLINE void f64_transpose(f64_v *r) {
     r[0] = vtrn1q_f64(first, r[1]);
     r[1] = vtrn2q_f64(first, r[1]);
 }
+ATTNX_INLINE f64_v f64_halves(const double *p, const double *q) { return vcombine_f64(vld1_f64(p), vld1_f64(q)); }
+ATTNX_INLINE void f64_transpose_halves(f64_v *r) { (void)r; } /* halves of one lane */
 ATTNX_INLINE void f64_unzip(f64_v *r) { f64_transpose(r); }
 ATTNX_INLINE void f64_zip(f64_v *r) { f64_transpose(r); }
 
@@ -133,7 +151,7 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 4,
-    VALUE_FEW_ROWS = 4,
+    VALUE_FEW_SUMS = 16,
     LINEAR_ROWS = 6,
     LINEAR_VECS = 4
 };

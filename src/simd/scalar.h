@@ -43,6 +43,8 @@ enum { f32_width = 1, f64_width = 1 };
     ATTNX_INLINE real R##_sum(real v) { return v; }                                      \
     ATTNX_INLINE real R##_hmax(real v) { return v; }                                     \
     ATTNX_INLINE void R##_transpose(real *r) { (void)r; }                                \
+    ATTNX_INLINE void R##_transpose_halves(real *r) { (void)r; }                         \
+    ATTNX_INLINE real R##_halves(const real *p, const real *q) { return (void)q, *p; }   \
     ATTNX_INLINE void R##_unzip(real *r) { (void)r; }                                    \
     ATTNX_INLINE void R##_zip(real *r) { (void)r; }
 
@@ -97,6 +99,18 @@ ATTNX_INLINE void f32_store_f16(uint16_t *p, f32_v v) {
     *p = (uint16_t)(sign | half);
 }
 
+ATTNX_INLINE f32_v f32_halves_f16(const uint16_t *p, const uint16_t *q) { return (void)q, f32_load_f16(p); }
+ATTNX_INLINE f32_v f32_bf16_low(f32_v pair) {
+    uint16_t both[2];
+    memcpy(both, &pair, sizeof both);
+    return f32_load_bf16(both);
+}
+ATTNX_INLINE f32_v f32_bf16_high(f32_v pair) {
+    uint16_t both[2];
+    memcpy(both, &pair, sizeof both);
+    return f32_load_bf16(both + 1);
+}
+
 /* Rows x vectors of a tile: what a compiler keeps in 16 scalar registers. */
 enum {
     SCORE_ROWS = 4,
@@ -105,7 +119,7 @@ enum {
     SCORE_VECS = 2,
     VALUE_ROWS = 2,
     VALUE_VECS = 4,
-    VALUE_FEW_ROWS = 4,
+    VALUE_FEW_SUMS = 8,
     LINEAR_ROWS = 4,
     LINEAR_VECS = 2
 };
