@@ -44,12 +44,15 @@ ATTNX_INLINE void K(weigh)(const struct K(rows) *rows, ptrdiff_t keys, const int
     ATTNX_UNROLL
     for (int c = 0; c < vecs; c++) base[c] = V(select)(V(eq)(most[c], lowest), zero, most[c]);
     for (ptrdiff_t k = 0; k < keys; k++) {
+        real *at = s + k * K(block_queries);
+        V(v) weight[K(tile_vecs)];
+        ATTNX_UNROLL
+        for (int c = 0; c < vecs; c++) weight[c] = V(sub)(V(load)(at + c * V(width)), base[c]);
+        K(exps)(weight, vecs);
         ATTNX_UNROLL
         for (int c = 0; c < vecs; c++) {
-            real *at = s + k * K(block_queries) + c * V(width);
-            const V(v) weight = K(exp)(V(sub)(V(load)(at), base[c]));
-            total[c] = V(add)(total[c], weight);
-            V(store)(at, weight);
+            total[c] = V(add)(total[c], weight[c]);
+            V(store)(at + c * V(width), weight[c]);
         }
     }
     for (int c = 0; c < vecs; c++) K(join)(rows, c, most[c], total[c], merge);
@@ -92,7 +95,7 @@ ATTNX_INLINE void K(value_tile)(const real *weights, const real *values, ptrdiff
     const ptrdiff_t stride = rows->stride;
     K(tile) acc;
     K(tile_sum)((struct K(broadcast)){weights, 1, K(block_queries)},
-                (struct K(vectors)){values, vecs * V(width), vecs, 0}, keys, count, vecs, acc);
+                (struct K(vectors)){values, vecs * V(width), vecs, 0, 0}, keys, count, vecs, acc);
     if (rows->fresh) {
         ATTNX_UNROLL
         for (int r = 0; r < count; r++) {

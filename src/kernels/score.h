@@ -152,7 +152,7 @@ static const real *K(block_of)(const struct attnx_array *array, const void *base
 ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *packed, ptrdiff_t depth, const int count,
                                 const int vecs, real *s) {
     K(tile) acc;
-    K(tile_sum)(keys, (struct K(vectors)){packed, K(block_queries), vecs, 0}, depth, count, vecs, acc);
+    K(tile_sum)(keys, (struct K(vectors)){packed, K(block_queries), vecs, 0, 0}, depth, count, vecs, acc);
     ATTNX_UNROLL
     for (int r = 0; r < count; r++) {
         ATTNX_UNROLL

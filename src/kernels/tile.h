@@ -15,6 +15,7 @@ struct K(vectors) {
     ptrdiff_t step; /* from k to k */
     int beside;     /* vectors side by side; the others follow, as many at a time, `next` on */
     ptrdiff_t next;
+    ptrdiff_t ahead; /* how far on the vectors lie that are read after this tile, or 0 */
 };
 
 enum { K(tile_rows) = 8, K(tile_vecs) = 4 }; /* the largest tile of any instruction set */
@@ -38,7 +39,11 @@ ATTNX_INLINE void K(tile_add)(const struct K(broadcast) a, const struct K(vector
     for (ptrdiff_t k = 0; k < depth; k++, ak += a.step, bk += b.step) {
         V(v) row[K(tile_vecs)];
         ATTNX_UNROLL
-        for (int c = 0; c < vecs; c++) row[c] = V(load)(bk + c / b.beside * b.next + c % b.beside * V(width));
+        for (int c = 0; c < vecs; c++) {
+            const real *at = bk + c / b.beside * b.next + c % b.beside * V(width);
+            if (b.ahead && c * V(width) *(int)sizeof(real) % 64 == 0) __builtin_prefetch(at + b.ahead);
+            row[c] = V(load)(at);
+        }
         ATTNX_UNROLL
         for (int r = 0; r < rows; r++) {
             const V(v) x = V(set1)(ak[r * a.row]);
