@@ -55,23 +55,74 @@ ATTNX_INLINE void K(fetch_ahead)(struct K(ahead) *ahead, ptrdiff_t share) {
  * bfloat16 13.1 and 10.2; 1 query 9.7 and 7.4, 8.6 and 6.2. */
 enum { K(half) = V(width) > 1 ? V(width) / 2 : 1 };
 
+typedef V(v) K(few_sums)[4][8]; /* vectors of keys, queries */
+
+/* Coordinate e of key i of n. Keys past the end are the last one again: their scores go nowhere. */
+#define FEW_KEY(i) ((const char *)keys.data + (((i) < n ? (i) : n - 1) * keys.row + e) * storage_bytes[keys.storage])
+
+/* The coordinates from e on, fewer than a step takes. */
+ATTNX_INLINE void K(score_few_rest)(const struct attnx_array keys, const ptrdiff_t n, ptrdiff_t e, const real *packed,
+                                    ptrdiff_t depth, const int count, const int side, K(few_sums) acc) {
+    V(v) block[V(width)];
+    ATTNX_UNROLL
+    for (int g = 0; g < side; g++) {
+        ATTNX_UNROLL
+        for (ptrdiff_t i = 0; i < V(width); i++)
+            block[i] = K(stored)(FEW_KEY(g * V(width) + i), keys.storage, depth - e);
+        V(transpose)(block);
+        ATTNX_UNROLL
+        for (ptrdiff_t j = 0; j < V(width); j++) {
+            if (e + j >= depth) break;
+            ATTNX_UNROLL
+            for (int r = 0; r < count; r++) {
+                const V(v) q = V(set1)(packed[(e + j) * K(block_queries) + r]);
+                acc[g][r] = V(fma)(block[j], q, acc[g][r]);
+            }
+        }
+    }
+}
+
+ATTNX_INLINE void K(score_few_store)(K(few_sums) acc, const ptrdiff_t n, const int count, const int side, real *s) {
+    const ptrdiff_t w = V(width);
+    ATTNX_UNROLL
+    for (int g = 0; g < side; g++, s += w * K(block_queries)) {
+        const ptrdiff_t left = n - g * w < w ? n - g * w : w;
+        V(v) rows[V(width)];
+        if (count >= 4) { /* whole rows of scores */
+            ATTNX_UNROLL
+            for (ptrdiff_t r = 0; r < w; r++) rows[r] = r < count ? acc[g][r < 8 ? r : 0] : V(set1)(0);
+            V(transpose)(rows);
+            ATTNX_UNROLL
+            for (ptrdiff_t j = 0; j < w; j++) {
+                if (j < left) V(store)(s + j * K(block_queries), rows[j]);
+            }
+            continue;
+        }
+        ATTNX_UNROLL
+        for (int r = 0; r < count; r++) {
+            real lanes[V(width)];
+            V(store)(lanes, acc[g][r]);
+            for (ptrdiff_t j = 0; j < left; j++) s[j * K(block_queries) + r] = lanes[j];
+        }
+    }
+}
+
 /* Scores of n keys, `row` elements apart, at most `side` vectors of them. */
 ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, const ptrdiff_t n, const real *packed,
                                     ptrdiff_t depth, const int count, const int side, real *s, struct K(ahead) *next) {
-    const ptrdiff_t w = V(width), half = K(half), bytes = storage_bytes[keys.storage];
+    const ptrdiff_t w = V(width), half = K(half);
     const int pairs = keys.storage == ATTNX_BF16; /* taken as 32 bits until they are multiplied */
+    const int both = side < 2 ? side : 2;
     const ptrdiff_t step = pairs ? 2 * half : half, share = depth ? side * w * next->asked * step / depth + 1 : 0;
     struct K(ahead) ahead = *next; /* in registers */
-    const int both = side < 2 ? side : 2;
-    V(v) acc[4][8], block[2][V(width)];
+    V(v) block[2][V(width)], key[2];
+    K(few_sums) acc;
     ptrdiff_t e = 0;
     ATTNX_UNROLL
     for (int g = 0; g < side; g++) {
         ATTNX_UNROLL
         for (int r = 0; r < count; r++) acc[g][r] = V(set1)(0);
     }
-    /* Keys past the end are the last one again: their scores go nowhere. */
-#define SCORE_FEW_KEY(i) ((const char *)keys.data + (((i) < n ? (i) : n - 1) * keys.row + e) * bytes)
     for (; e + step <= depth; e += step) {
         K(fetch_ahead)(&ahead, share);
         ATTNX_UNROLL
@@ -79,15 +130,12 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, const ptrdiff
             ATTNX_UNROLL
             for (int g = 0; g < both; g++) {
                 ATTNX_UNROLL
-                for (ptrdiff_t i = 0; i < half; i++) {
-                    const ptrdiff_t key = (at + g) * w + i;
-                    block[g][i] = K(stored_halves)(SCORE_FEW_KEY(key), SCORE_FEW_KEY(key + half), keys.storage);
-                }
+                for (ptrdiff_t i = 0, first = (at + g) * w; i < half; i++)
+                    block[g][i] = K(stored_halves)(FEW_KEY(first + i), FEW_KEY(first + i + half), keys.storage);
                 V(transpose_halves)(block[g]);
             }
             ATTNX_UNROLL
             for (int j = 0; j < step; j++) {
-                V(v) key[2];
                 ATTNX_UNROLL
                 for (int g = 0; g < both; g++) key[g] = pairs ? K(stored_pair)(block[g][j / 2], j % 2) : block[g][j];
                 ATTNX_UNROLL
@@ -99,45 +147,11 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, const ptrdiff
             }
         }
     }
-    ATTNX_UNROLL
-    for (int g = 0; g < side && e < depth; g++) {
-        ATTNX_UNROLL
-        for (ptrdiff_t i = 0; i < w; i++) block[0][i] = K(stored)(SCORE_FEW_KEY(g * w + i), keys.storage, depth - e);
-        V(transpose)(block[0]);
-        ATTNX_UNROLL
-        for (ptrdiff_t j = 0; j < w; j++) {
-            if (e + j >= depth) break;
-            ATTNX_UNROLL
-            for (int r = 0; r < count; r++) {
-                const V(v) q = V(set1)(packed[(e + j) * K(block_queries) + r]);
-                acc[g][r] = V(fma)(block[0][j], q, acc[g][r]);
-            }
-        }
-    }
-#undef SCORE_FEW_KEY
     *next = ahead;
-    ATTNX_UNROLL
-    for (int g = 0; g < side; g++) {
-        const ptrdiff_t left = n - g * w < w ? n - g * w : w;
-        real *to = s + g * w * K(block_queries);
-        if (count >= 4) {
-            ATTNX_UNROLL
-            for (ptrdiff_t r = 0; r < w; r++) block[0][r] = r < count ? acc[g][r < 8 ? r : 0] : V(set1)(0);
-            V(transpose)(block[0]);
-            ATTNX_UNROLL
-            for (ptrdiff_t j = 0; j < w; j++) {
-                if (j < left) V(store)(to + j * K(block_queries), block[0][j]);
-            }
-            continue;
-        }
-        ATTNX_UNROLL
-        for (int r = 0; r < count; r++) {
-            real lanes[V(width)];
-            V(store)(lanes, acc[g][r]);
-            for (ptrdiff_t j = 0; j < left; j++) to[j * K(block_queries) + r] = lanes[j];
-        }
-    }
+    if (e < depth) K(score_few_rest)(keys, n, e, packed, depth, count, side, acc);
+    K(score_few_store)(acc, n, count, side, s);
 }
+#undef FEW_KEY
 
 static void K(scores_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, real *s) {

@@ -35,52 +35,56 @@ ATTNX_INLINE real K(softmax_most)(const real *x, const uint8_t *mask, ptrdiff_t 
     return V(hmax)(V(max)(V(max)(top[0], top[1]), V(max)(top[2], top[3])));
 }
 
-/* e = exp(x - base) of `count` vectors with n elements each, added to as many chains. Fetches where `next_x` and `next_y`
- * lie: this pass computes and leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower
- * without). */
-ATTNX_INLINE void K(softmax_part)(const real *x, const uint8_t *mask, real *e, const int count, ptrdiff_t n, V(v) base,
-                                  V(v) *total, const real *next_x, const real *next_y) {
+/* A row as the passes take it: contiguous, gathered where it is not. */
+struct K(softmax_line) {
+    const real *x;
+    const uint8_t *mask;
+    real *y, *out; /* softmax, and where it belongs */
+};
+
+/* y = exp(x - base) of `count` vectors from element `at` on, of n elements each, added to as many chains. Fetches the row
+ * that comes next and where it goes: this pass computes and leaves memory idle, the two others wait for it (4096 x 512, two
+ * threads: a quarter slower without). */
+ATTNX_INLINE void K(softmax_part)(const struct K(softmax_line) *line, const struct K(softmax_line) *next, ptrdiff_t at,
+                                  const int masked, const int count, ptrdiff_t n, V(v) base, V(v) *total) {
     V(v) part[K(exp_side)];
     ATTNX_UNROLL
     for (int i = 0; i < count; i++) {
-        const ptrdiff_t at = i * V(width);
-        part[i] = V(sub)(K(softmax_load)(x + at, mask ? mask + at : NULL, n), base);
+        const ptrdiff_t j = at + i * V(width);
+        part[i] = V(sub)(K(softmax_load)(line->x + j, masked ? line->mask + j : NULL, n), base);
     }
     K(exps)(part, count);
     ATTNX_UNROLL
     for (int i = 0; i < count; i++) {
+        const ptrdiff_t j = at + i * V(width);
         if (i % K(softmax_line_vectors) == 0) { /* once a cache line */
-            __builtin_prefetch(next_x + i * V(width));
-            __builtin_prefetch(next_y + i * V(width), 1);
+            __builtin_prefetch(next->x + j);
+            __builtin_prefetch(next->y + j, 1);
         }
         total[i] = V(add)(total[i], part[i]);
-        if (n == V(width)) V(store)(e + i * V(width), part[i]);
-        else V(store_n)(e + i * V(width), part[i], n);
+        if (n == V(width)) V(store)(line->y + j, part[i]);
+        else V(store_n)(line->y + j, part[i], n);
     }
 }
 
-/* e = exp(x - most), and their sum; e may be x. */
-ATTNX_INLINE real K(softmax_exps)(const real *x, const uint8_t *mask, real *e, ptrdiff_t items, real most,
-                                  const real *next_x, const real *next_y) {
+/* y = exp(x - most), and their sum; y may be x. */
+ATTNX_INLINE real K(softmax_exps)(const struct K(softmax_line) *line, const struct K(softmax_line) *next,
+                                  ptrdiff_t items, const int masked, real most) {
     const V(v) base = V(set1)(most == -(real)INFINITY ? 0 : most);
-    V(v) total[K(softmax_chains)];
+    V(v) total[K(softmax_chains)], tail[K(softmax_chains)];
     for (int c = 0; c < K(softmax_chains); c++) total[c] = V(set1)(0);
     ptrdiff_t j = 0;
     for (; j + K(softmax_chains) *V(width) <= items; j += K(softmax_chains) *V(width)) {
         ATTNX_UNROLL
-        for (int c = 0; c < K(softmax_chains); c += K(exp_side)) {
-            const ptrdiff_t at = j + c * V(width);
-            K(softmax_part)(x + at, mask ? mask + at : NULL, e + at, K(exp_side), V(width), base, total + c,
-                            next_x + at, next_y + at);
-        }
+        for (int c = 0; c < K(softmax_chains); c += K(exp_side))
+            K(softmax_part)(line, next, j + c * V(width), masked, K(exp_side), V(width), base, total + c);
     }
     /* A copy: an array with a variable index lies in memory, and the chains would lie there with it. */
-    V(v) tail[K(softmax_chains)];
     ATTNX_UNROLL
     for (int c = 0; c < K(softmax_chains); c++) tail[c] = total[c];
     for (int c = 0; j < items; c++, j += V(width)) {
         const ptrdiff_t n = items - j < V(width) ? items - j : V(width);
-        K(softmax_part)(x + j, mask ? mask + j : NULL, e + j, 1, n, base, tail + c, next_x + j, next_y + j);
+        K(softmax_part)(line, next, j, masked, 1, n, base, tail + c);
     }
     return V(sum)(V(add)(V(add)(tail[0], tail[1]), V(add)(tail[2], tail[3])));
 }
@@ -102,7 +106,8 @@ ATTNX_INLINE void K(softmax_scale)(real *y, ptrdiff_t items, real by) {
 ATTNX_INLINE void K(softmax_row)(real *x, ptrdiff_t items, const real *sink) {
     real most = K(softmax_most)(x, NULL, items);
     if (sink && *sink > most) most = *sink;
-    real sum = K(softmax_exps)(x, NULL, x, items, most, x, x);
+    const struct K(softmax_line) line = {.x = x, .y = x};
+    real sum = K(softmax_exps)(&line, &line, items, 0, most);
     if (sink) {
         real lanes[V(width)];
         V(store)(lanes, K(exp)(V(set1)(*sink - (most == -(real)INFINITY ? 0 : most))));
@@ -129,13 +134,6 @@ static void K(softmax_plan)(const void *args, struct attnx_plan *plan) {
     if (a->x_item == 1 && a->out_item == 1 && (!a->mask || a->mask_item == 1)) return;
     plan->scratch = 2 * (size_t)K(softmax_slot)(a) * sizeof(real);
 }
-
-/* A row as the passes take it: contiguous, gathered where it is not. */
-struct K(softmax_line) {
-    const real *x;
-    const uint8_t *mask;
-    real *y, *out; /* softmax, and where it belongs */
-};
 
 static struct K(softmax_line) K(softmax_line_at)(const struct attnx_softmax *a, ptrdiff_t row, real *scratch) {
     ptrdiff_t x_at = 0, mask_at = 0, out_at = 0, rest = row;
@@ -173,7 +171,7 @@ ATTNX_INLINE void K(softmax_rows)(const struct attnx_softmax *a, ptrdiff_t row, 
     for (; row < end; row++) {
         struct K(softmax_line) next = line;
         if (row + 1 < end) next = K(softmax_line_at)(a, row + 1, other);
-        const real sum = K(softmax_exps)(line.x, masked ? line.mask : NULL, line.y, n, most, next.x, next.y);
+        const real sum = K(softmax_exps)(&line, &next, n, masked, most);
         most = K(softmax_most)(next.x, masked ? next.mask : NULL, n);
         /* A row of visible -inf is 0/0 as in NumPy; a row with nothing visible is 0. */
         K(softmax_scale)(line.y, n, sum == 0 ? (real)INFINITY : 1 / sum);
