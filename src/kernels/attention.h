@@ -184,7 +184,7 @@ static void K(join_values)(const struct attnx_attention *a, const struct K(head)
     if (marks) {
         K(mask_block)(a, head, rows, first, keys, s, 1);
         K(values_marked)(a, head, rows, first, keys, s, merge);
-    } else if (rows->count <= K(few) &&(a->value.storage == REAL_STORAGE || !REAL_IS_F64)) {
+    } else if (K(are_few)(a, &a->value, rows->count)) {
         scratch->values_of = -1; /* its sums take the place of packed values */
         K(values_few)(a, head, rows, first, keys, s, merge, scratch->values);
     } else {
@@ -214,7 +214,7 @@ static int K(block_scores)(const struct attnx_attention *a, const struct K(head)
     const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
     const int whole = state == K(mask_hides_none) &&rows->all_begin <= first && rows->all_end >= first + keys;
     const int plain = whole && !head->bias && !a->slopes && !a->relative;
-    const int few = rows->count <= K(few) &&(a->key.storage == REAL_STORAGE || !REAL_IS_F64);
+    const int few = K(are_few)(a, &a->key, rows->count);
     if (state == K(mask_hides_all)) return 0;
     if (few) K(scores_few)(a, head, rows, first, keys, scratch->s);
     else K(scores)(a, head, rows, first, keys, scratch->s, scratch->converted);

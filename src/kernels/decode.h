@@ -5,7 +5,18 @@
  * the chains of tile.h, term by term, so a decoded token has the bits of the full forward pass. Keys and values are
  * converted from their storage in registers: a bfloat16 cache halves the bytes.
  */
-enum { K(few) = V(width) / 2 < 8 ? V(width) / 2 : 8 }; /* from here on the tile is as fast, and has no transposing */
+enum { K(few) = V(width) == 1 ? 0 : V(width) < 8 ? V(width) : 8 };
+
+/* Whether so many queries are few. More than half a vector of them go to the tile, which does not transpose, where keys are
+ * one block: 12 heads of 8 queries and keys of 64 take 5.5 us there and 6.2 here (one thread of a Zen 3). It fetches nothing
+ * ahead: 64 queries on 8 heads of 1024 keys of 128 in memory, batch of 4, take 5.9 ms there and 2.6 here; 8 on 256 keys in L2
+ * 17.5 us in both. */
+ATTNX_INLINE int K(are_few)(const struct attnx_attention *a, const struct attnx_array *array, ptrdiff_t queries) {
+    if (REAL_IS_F64 && array->storage != REAL_STORAGE) return 0;
+    return queries <= V(width) / 2 || (queries <= K(few) &&a->key_len > K(block_keys));
+}
+
+_Static_assert(VALUE_FEW_SUMS % 8 == 0, "bfloat16 values are added in pairs of vectors for up to 4 queries");
 
 /* Rows asked for before they are read, the whole of a decoding step's speed. In the order in which they lie: a processor
  * follows a stream, and not the eight rows of a transpose or a panel of columns. 32 queries on 8 x 1024 keys of 128 float32,
@@ -48,11 +59,11 @@ ATTNX_INLINE void K(fetch_ahead)(struct K(ahead) *ahead, ptrdiff_t share) {
     }
 }
 
-/* Keys are taken half a vector of coordinates at a time, two keys to a vector: half the registers of whole vectors and two
- * thirds of their shuffles, which leaves room for several vectors of keys. One alone waits for itself, since a sum is one
- * chain: 4 queries times 8 keys of 8 coordinates are 8 multiply-adds one after the other, 32 cycles, and the ports take 16.
- * 256 keys and values of 128 from L2, one thread of a Zen 3, before and now: 4 queries on float32 15.7 and 10.4 us, on
- * bfloat16 13.1 and 10.2; 1 query 9.7 and 7.4, 8.6 and 6.2. */
+/* Keys are taken half a vector of coordinates at a time, two keys to a vector: half the registers of whole vectors and, with
+ * AVX2, two thirds of their shuffles, which leaves room for several vectors of keys. One alone waits for itself, since a sum
+ * is one chain: 4 queries times 8 keys of 8 coordinates are 8 multiply-adds one after the other, 32 cycles, and the ports
+ * take 16. 256 keys and values of 128 from L2, one thread of a Zen 3, with one vector of whole rows at a time and so: 4
+ * queries on float32 15.7 and 10.4 us, on bfloat16 13.1 and 10.2; 1 query 9.7 and 7.4, 8.6 and 6.2. */
 enum { K(half) = V(width) > 1 ? V(width) / 2 : 1 };
 
 typedef V(v) K(few_sums)[4][8]; /* vectors of keys, queries */
@@ -60,11 +71,13 @@ typedef V(v) K(few_sums)[4][8]; /* vectors of keys, queries */
 /* Coordinate e of key i of n. Keys past the end are the last one again: their scores go nowhere. */
 #define FEW_KEY(i) ((const char *)keys.data + (((i) < n ? (i) : n - 1) * keys.row + e) * storage_bytes[keys.storage])
 
-/* The coordinates from e on, fewer than a step takes. */
+/* The coordinates from e on, fewer than a step takes. `rest` is a copy, since an array with a variable index lies in memory;
+ * unrolled over the vectors of keys this was most of the code. */
 ATTNX_INLINE void K(score_few_rest)(const struct attnx_array keys, const ptrdiff_t n, ptrdiff_t e, const real *packed,
                                     ptrdiff_t depth, const int count, const int side, K(few_sums) acc) {
+    K(few_sums) rest;
     V(v) block[V(width)];
-    ATTNX_UNROLL
+    memcpy(rest, acc, sizeof rest);
     for (int g = 0; g < side; g++) {
         ATTNX_UNROLL
         for (ptrdiff_t i = 0; i < V(width); i++)
@@ -76,10 +89,11 @@ ATTNX_INLINE void K(score_few_rest)(const struct attnx_array keys, const ptrdiff
             ATTNX_UNROLL
             for (int r = 0; r < count; r++) {
                 const V(v) q = V(set1)(packed[(e + j) * K(block_queries) + r]);
-                acc[g][r] = V(fma)(block[j], q, acc[g][r]);
+                rest[g][r] = V(fma)(block[j], q, rest[g][r]);
             }
         }
     }
+    memcpy(acc, rest, sizeof rest);
 }
 
 ATTNX_INLINE void K(score_few_store)(K(few_sums) acc, const ptrdiff_t n, const int count, const int side, real *s) {
@@ -113,7 +127,8 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, const ptrdiff
     const ptrdiff_t w = V(width), half = K(half);
     const int pairs = keys.storage == ATTNX_BF16; /* taken as 32 bits until they are multiplied */
     const int both = side < 2 ? side : 2;
-    const ptrdiff_t step = pairs ? 2 * half : half, share = depth ? side * w * next->asked * step / depth + 1 : 0;
+    const ptrdiff_t step = pairs ? 2 * half : half, turns = depth / step;
+    const ptrdiff_t share = turns ? (side * w * next->asked + turns - 1) / turns : 0;
     struct K(ahead) ahead = *next; /* in registers */
     V(v) block[2][V(width)], key[2];
     K(few_sums) acc;
@@ -159,26 +174,29 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
     const ptrdiff_t count = rows->count;
     struct attnx_array from = {.row = a->key.row, .storage = a->key.storage};
     struct K(ahead) next = K(ahead_of)(&a->key, head->key, first, a->head_dim);
-    /* 8 sums under way, of at most 4 vectors of keys. Queries past the last are zeros of the packed block: counts are
-     * rounded up to those compiled. */
+    /* Rows a power of two apart share sets of L1, and a line is read in several steps: no more rows side by side than 8 ways
+     * of 4 KiB hold. */
+    const ptrdiff_t row = from.row * storage_bytes[from.storage], low = row & -row,
+                    shared = low && low < 4096 ? low : 4096;
+    /* Queries past the last are zeros of the packed block: counts are rounded up to those compiled. */
 #define SCORE_FEW_COUNT(stored_as, queries)                                                                        \
     for (ptrdiff_t k = 0, n; k < keys; k += n) {                                                                   \
-        enum { SIDE = (queries) > 4 ? 1 : (queries) > 2 ? 2 : 4 };                                                 \
+        enum { SIDE = SCORE_FEW_SUMS / (queries) < 4 ? SCORE_FEW_SUMS / (queries) : 4 };                           \
         real *to = s + k * K(block_queries);                                                                       \
         from.storage = stored_as;                                                                                  \
         from.data = storage_at(head->key, stored_as, (first + k) * from.row);                                      \
-        n = keys - k < W ? keys - k : keys - k < SIDE * W ? W : SIDE * W;                                          \
+        n = keys - k < W ? keys - k : keys - k < SIDE * W || SIDE * W * shared > 32768 ? W : SIDE * W;             \
         if (n == SIDE * W) K(score_few_keys)(from, SIDE * W, rows->packed, a->head_dim, queries, SIDE, to, &next); \
         else K(score_few_keys)(from, n, rows->packed, a->head_dim, queries, 1, to, &next);                         \
     }
 #define SCORE_FEW(stored_as)                                             \
     do {                                                                 \
         if (count == 1) SCORE_FEW_COUNT(stored_as, 1)                    \
-        else if (count == 2) SCORE_FEW_COUNT(stored_as, 2)               \
+        else if (K(few) > 1 && count == 2) SCORE_FEW_COUNT(stored_as, 2) \
         else if (K(few) > 2 && count <= 4) SCORE_FEW_COUNT(stored_as, 4) \
         else if (K(few) > 4) SCORE_FEW_COUNT(stored_as, 8)               \
     } while (0)
-    if (from.storage == REAL_STORAGE) SCORE_FEW(REAL_STORAGE);
+    if (REAL_IS_F64 || from.storage == REAL_STORAGE) SCORE_FEW(REAL_STORAGE);
     else if (from.storage == ATTNX_BF16) SCORE_FEW(ATTNX_BF16);
     else SCORE_FEW(ATTNX_F16);
 #undef SCORE_FEW
@@ -188,8 +206,8 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
 /* Some of a block's values. They are read a few rows at a time over all columns, in the order in which they lie; until the
  * last rows the sums wait in `sums`. */
 struct K(few_values) {
-    struct attnx_array values;
-    ptrdiff_t keys, stride; /* from row to row of sums and out */
+    const void *values;
+    ptrdiff_t row, keys, stride; /* from row to row of values, and of sums and out */
     const real *weights, *merge;
     real *sums, *out;
     int first, last, fresh; /* fresh: out has nothing to join */
@@ -199,9 +217,9 @@ struct K(few_values) {
 ATTNX_INLINE void K(value_few_tile)(const struct K(few_values) *part, const enum attnx_storage storage, ptrdiff_t d,
                                     const int count, const int vecs, const ptrdiff_t n, ptrdiff_t share,
                                     struct K(ahead) *next) {
-    const ptrdiff_t w = V(width), bytes = storage_bytes[storage], row = part->values.row * bytes;
+    const ptrdiff_t w = V(width), bytes = storage_bytes[storage], row = part->row * bytes;
     const int pairs = storage == ATTNX_BF16 && vecs > 1; /* sums of even and of odd columns until the end */
-    const char *at = storage_at(part->values.data, storage, d);
+    const char *at = storage_at(part->values, storage, d);
     const real *weights = part->weights;
     struct K(ahead) ahead = *next;
     V(v) acc[4][8];
@@ -254,14 +272,17 @@ ATTNX_INLINE void K(value_few_rows)(const struct K(few_values) *part, const enum
     enum { W = V(width) };
     const int most = VALUE_FEW_SUMS / count < 8 ? VALUE_FEW_SUMS / count : 8;
     ptrdiff_t d = 0;
-#define VALUE_FEW(vecs, n)                                                                                          \
-    do {                                                                                                            \
-        K(value_few_tile)(part, storage, d, count, vecs, n, asked * ((vecs) - 1) * W / dim + asked * (n) / dim + 1, \
-                          next);                                                                                    \
-        d += (vecs) * W;                                                                                            \
+#define VALUE_FEW(vecs, n)                                                                                     \
+    do {                                                                                                       \
+        K(value_few_tile)(part, storage, d, count, vecs, n, asked * (((vecs) - 1) * W + (n)) / dim + 1, next); \
+        d += (vecs) * W;                                                                                       \
     } while (0)
     while (dim - d >= most * W) VALUE_FEW(most, W);
     if (most > 4 && dim - d >= 4 * W) VALUE_FEW(4, W);
+    if (storage != ATTNX_BF16) { /* which takes whole pairs */
+        if (most > 2 && dim - d > 2 * W && dim - d <= 3 * W) VALUE_FEW(3, dim - d - 2 * W);
+        if (most > 1 && dim - d > W && dim - d <= 2 * W) VALUE_FEW(2, dim - d - W);
+    }
     if (most > 2 && dim - d >= 2 * W) VALUE_FEW(2, W);
     if (most > 1 && dim - d >= W) VALUE_FEW(1, W);
     if (d < dim) VALUE_FEW(1, dim - d);
@@ -272,14 +293,16 @@ static void K(values_few)(const struct attnx_attention *a, const struct K(head) 
                           ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge, real *sums) {
     const ptrdiff_t dim = a->value_dim, row = dim * storage_bytes[a->value.storage],
                     fit = row ? K(value_part) / row : keys;
-    const ptrdiff_t most = fit < 8 ? 8 : fit, groups = rows->count / 4 + rows->count % 4 / 2 + rows->count % 2;
+    const ptrdiff_t groups = rows->count / 4 + rows->count % 4 / 2 + rows->count % 2;
+    const ptrdiff_t once = VALUE_FEW_SUMS / 4 * V(width); /* columns of one tile, for 4 queries too */
+    const ptrdiff_t most = groups < 2 && dim <= once ? keys : fit < 8 ? 8 : fit;
     struct K(ahead) next = K(ahead_of)(&a->value, head->value, first, dim);
-    struct K(few_values) part = {.values = {.row = a->value.row}, .stride = rows->stride, .fresh = rows->fresh};
+    struct K(few_values) part = {.row = a->value.row, .stride = rows->stride, .fresh = rows->fresh};
     for (ptrdiff_t k = 0; k < keys; k += most) {
         part.keys = keys - k < most ? keys - k : most;
         part.first = k == 0;
         part.last = k + part.keys == keys;
-        part.values.data = storage_at(head->value, a->value.storage, (first + k) * a->value.row);
+        part.values = storage_at(head->value, a->value.storage, (first + k) * a->value.row);
         for (ptrdiff_t r = 0, count; r < rows->count; r += count) {
             const ptrdiff_t left = rows->count - r, asked = next.asked / groups;
             count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -293,7 +316,7 @@ static void K(values_few)(const struct attnx_attention *a, const struct K(head) 
         else if (count == 2) K(value_few_rows)(&part, stored_as, dim, 2, asked, &next); \
         else K(value_few_rows)(&part, stored_as, dim, 1, asked, &next);                 \
     } while (0)
-            if (a->value.storage == REAL_STORAGE) VALUE_FEW_COUNT(REAL_STORAGE);
+            if (REAL_IS_F64 || a->value.storage == REAL_STORAGE) VALUE_FEW_COUNT(REAL_STORAGE);
             else if (a->value.storage == ATTNX_BF16) VALUE_FEW_COUNT(ATTNX_BF16);
             else VALUE_FEW_COUNT(ATTNX_F16);
 #undef VALUE_FEW_COUNT

@@ -24,13 +24,13 @@ enum { K(exp_terms) = 5 };
 #endif
 #define LOG2E 1.4426950408889634074
 
-/* exp of `count` vectors in place, side by side: one is a chain of 40 cycles, more than a scheduler of 64 entries sees past.
- * Zen 3, ns a vector: softmax with 1, 2, 4 and 8 side by side 2.23, 2.12, 2.3 to 2.6 and 3.1 (from 4 on it spills); weights of
- * 3 and 2 vectors of queries side by side 2.14 and 2.12, one by one 2.43 and 2.39. */
-enum { K(exp_side) = 2, K(exp_most) = 4 }; /* of softmax; of a tile */
+/* exp of `count` vectors in place, at most EXP_MOST, side by side: one is a chain of 40 cycles, more than a scheduler of 64
+ * entries sees past. */
+#define EXP_MOST 4
+_Static_assert(EXP_SIDE <= EXP_MOST && SCORE_VECS <= EXP_MOST, "groups of exps");
 
 ATTNX_INLINE void K(exps)(V(v) *x, const int count) {
-    V(v) t[K(exp_most)], f[K(exp_most)], q[K(exp_most)];
+    V(v) t[EXP_MOST], f[EXP_MOST], q[EXP_MOST];
     ATTNX_UNROLL
     for (int i = 0; i < count; i++) {
         t[i] = V(fma)(x[i], V(set1)((real)LOG2E), V(set1)(REAL_ROUND));
@@ -60,3 +60,4 @@ ATTNX_INLINE V(v) K(exp)(V(v) x) {
 #undef LN2_HI
 #undef LN2_LO
 #undef LOG2E
+#undef EXP_MOST

@@ -8,9 +8,9 @@
  * past them. The part of a panel that the strips share stays in L1. With AVX2 (Zen 3) against rows read as they lie and
  * panels of 48 columns, medians at 384 to 1536 inputs: 64 to 80 GFLOP/s before, 77 to 88 so, of a limit of 100.
  *
- * The last strip fetches the part that comes next, which the first strip of it would wait for. In turn in one process, one
- * thread, weights in turn: 16 rows of 768 for 2304 columns +5 to +15 %, 10 and 40 rows of 384 +4 and +1 %, 108 rows +2 to
- * +3 %, 250 rows of 1536 +3 to +4 %, 1024 rows of 384 0 to +1 %.
+ * The last strip fetches as many inputs of the part that comes next as it has itself; the first strip of that would wait for
+ * them. One thread, calls with and without in turn in one process, over several weights: 16 rows of 768 for 2304 columns +5
+ * to +15 %, 10 and 40 rows of 384 +4 and +1 %, 108 rows +2 to +3 %, 250 rows of 1536 +3 to +4 %, 1024 rows of 384 0 to +1 %.
  */
 enum {
     linear_row_bytes = 256 * 1024, /* of a task's rows, packed: half of the L2 of a Zen 3 */
@@ -73,12 +73,12 @@ ATTNX_INLINE void linear_tile(const struct broadcast_f32 strip, struct vectors_f
 ATTNX_INLINE void linear_sums(const struct attnx_linear *a, const float *x, ptrdiff_t rows, const float *panels,
                               const int few, const int vecs, float *sums) {
     const ptrdiff_t most = linear_part / (vecs * f32_width * (ptrdiff_t)sizeof *x);
-    const ptrdiff_t beside = linear_panel_vecs < vecs ? vecs / linear_panel_vecs : 1; /* panels */
+    const ptrdiff_t panels_wide = linear_panel_vecs < vecs ? vecs / linear_panel_vecs : 1;
     struct vectors_f32 part = {panels, ATTNX_PANEL, linear_panel_vecs, a->in * ATTNX_PANEL, 0};
     ptrdiff_t from = 0;
     do { /* once even without inputs: the sums are then 0 */
         const ptrdiff_t depth = a->in - from < most ? a->in - from : most;
-        const ptrdiff_t ahead = (from + depth < a->in ? depth : beside * a->in - from) * ATTNX_PANEL;
+        const ptrdiff_t ahead = (from + depth < a->in ? depth : panels_wide * a->in - from) * ATTNX_PANEL;
         part.at = panels + from * ATTNX_PANEL;
 #define LINEAR_TILE(r, n)                                                            \
     linear_tile(few ? (struct broadcast_f32){x + (r) * a->x_row + from, a->x_row, 1} \

@@ -5,7 +5,8 @@
  * (items / (4 * width) + 7) * eps. Three passes over the row, which stays in a cache near the core. (Stores past the
  * caches were tried: a third slower at 4096 x 512.)
  */
-enum { K(softmax_chains) = 4, K(softmax_line_vectors) = 64 / (int)sizeof(real) / V(width) };
+enum { K(softmax_chains) = 4 };
+_Static_assert(K(softmax_chains) % EXP_SIDE == 0, "whole groups of chains");
 
 ATTNX_INLINE V(v) K(softmax_load)(const real *x, const uint8_t *mask, ptrdiff_t n) {
     const V(v) hidden = V(set1)(-(real)INFINITY);
@@ -42,12 +43,10 @@ struct K(softmax_line) {
     real *y, *out; /* softmax, and where it belongs */
 };
 
-/* y = exp(x - base) of `count` vectors from element `at` on, of n elements each, added to as many chains. Fetches the row
- * that comes next and where it goes: this pass computes and leaves memory idle, the two others wait for it (4096 x 512, two
- * threads: a quarter slower without). */
-ATTNX_INLINE void K(softmax_part)(const struct K(softmax_line) *line, const struct K(softmax_line) *next, ptrdiff_t at,
-                                  const int masked, const int count, ptrdiff_t n, V(v) base, V(v) *total) {
-    V(v) part[K(exp_side)];
+/* y = exp(x - base) of `count` vectors from element `at` on, of n elements each, added to as many chains. */
+ATTNX_INLINE void K(softmax_part)(const struct K(softmax_line) *line, ptrdiff_t at, const int masked, const int count,
+                                  ptrdiff_t n, V(v) base, V(v) *total) {
+    V(v) part[EXP_SIDE];
     ATTNX_UNROLL
     for (int i = 0; i < count; i++) {
         const ptrdiff_t j = at + i * V(width);
@@ -56,35 +55,38 @@ ATTNX_INLINE void K(softmax_part)(const struct K(softmax_line) *line, const stru
     K(exps)(part, count);
     ATTNX_UNROLL
     for (int i = 0; i < count; i++) {
-        const ptrdiff_t j = at + i * V(width);
-        if (i % K(softmax_line_vectors) == 0) { /* once a cache line */
-            __builtin_prefetch(next->x + j);
-            __builtin_prefetch(next->y + j, 1);
-        }
+        real *to = line->y + at + i * V(width);
         total[i] = V(add)(total[i], part[i]);
-        if (n == V(width)) V(store)(line->y + j, part[i]);
-        else V(store_n)(line->y + j, part[i], n);
+        if (n == V(width)) V(store)(to, part[i]);
+        else V(store_n)(to, part[i], n);
     }
 }
 
-/* y = exp(x - most), and their sum; y may be x. */
+/* y = exp(x - most), and their sum; y may be x. Fetches the row that comes next and where it goes: this pass computes and
+ * leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower without). */
 ATTNX_INLINE real K(softmax_exps)(const struct K(softmax_line) *line, const struct K(softmax_line) *next,
                                   ptrdiff_t items, const int masked, real most) {
+    enum { LINE = 64 / (int)sizeof(real), TURN = K(softmax_chains) *V(width) };
     const V(v) base = V(set1)(most == -(real)INFINITY ? 0 : most);
     V(v) total[K(softmax_chains)], tail[K(softmax_chains)];
     for (int c = 0; c < K(softmax_chains); c++) total[c] = V(set1)(0);
     ptrdiff_t j = 0;
-    for (; j + K(softmax_chains) *V(width) <= items; j += K(softmax_chains) *V(width)) {
+    for (; j + TURN <= items; j += TURN) {
         ATTNX_UNROLL
-        for (int c = 0; c < K(softmax_chains); c += K(exp_side))
-            K(softmax_part)(line, next, j + c * V(width), masked, K(exp_side), V(width), base, total + c);
+        for (int at = 0; at < TURN; at += LINE) {
+            __builtin_prefetch(next->x + j + at);
+            __builtin_prefetch(next->y + j + at, 1);
+        }
+        ATTNX_UNROLL
+        for (int c = 0; c < K(softmax_chains); c += EXP_SIDE)
+            K(softmax_part)(line, j + c * V(width), masked, EXP_SIDE, V(width), base, total + c);
     }
     /* A copy: an array with a variable index lies in memory, and the chains would lie there with it. */
     ATTNX_UNROLL
     for (int c = 0; c < K(softmax_chains); c++) tail[c] = total[c];
     for (int c = 0; j < items; c++, j += V(width)) {
         const ptrdiff_t n = items - j < V(width) ? items - j : V(width);
-        K(softmax_part)(line, next, j, masked, 1, n, base, tail + c);
+        K(softmax_part)(line, j, masked, 1, n, base, tail + c);
     }
     return V(sum)(V(add)(V(add)(tail[0], tail[1]), V(add)(tail[2], tail[3])));
 }

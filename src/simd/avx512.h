@@ -221,7 +221,8 @@ ATTNX_INLINE void f64_zip(f64_v *r) {
     r[1] = _mm512_permutex2var_pd(first, _mm512_add_epi64(low, _mm512_set1_epi64(4)), r[1]);
 }
 
-/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
+/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers.
+ * SCORE_FEW_SUMS and EXP_SIDE are those of AVX2, not measured here. */
 enum {
     SCORE_ROWS = 8,
     SCORE_ROWS_2 = 8,
@@ -229,7 +230,9 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 4,
+    SCORE_FEW_SUMS = 8,
     VALUE_FEW_SUMS = 16,
+    EXP_SIDE = 2,
     LINEAR_ROWS = 8,
     LINEAR_VECS = 3
 };

@@ -63,9 +63,11 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
     r[3] = vcombine_f32(vget_high_f32(lo.val[1]), vget_high_f32(hi.val[1]));
 }
 ATTNX_INLINE f32_v f32_halves(const float *p, const float *q) { return vcombine_f32(vld1_f32(p), vld1_f32(q)); }
-ATTNX_INLINE f32_v f32_halves_f16(const uint16_t *p, const uint16_t *q) {
-    const uint16_t lanes[4] = {p[0], p[1], q[0], q[1]};
-    return f32_load_f16(lanes);
+ATTNX_INLINE f32_v f32_halves_f16(const void *p, const void *q) {
+    uint32_t pairs[2];
+    memcpy(&pairs[0], p, 4);
+    memcpy(&pairs[1], q, 4);
+    return vcvt_f32_f16(vreinterpret_f16_u32(vld1_u32(pairs)));
 }
 ATTNX_INLINE f32_v f32_bf16_low(f32_v pair) {
     return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pair), 16));
@@ -143,7 +145,8 @@ ATTNX_INLINE void f64_transpose_halves(f64_v *r) { (void)r; } /* halves of one l
 ATTNX_INLINE void f64_unzip(f64_v *r) { f64_transpose(r); }
 ATTNX_INLINE void f64_zip(f64_v *r) { f64_transpose(r); }
 
-/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers. */
+/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers.
+ * SCORE_FEW_SUMS and EXP_SIDE are those of AVX2, not measured here. */
 enum {
     SCORE_ROWS = 8,
     SCORE_ROWS_2 = 8,
@@ -151,7 +154,9 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 4,
+    SCORE_FEW_SUMS = 8,
     VALUE_FEW_SUMS = 16,
+    EXP_SIDE = 2,
     LINEAR_ROWS = 6,
     LINEAR_VECS = 4
 };

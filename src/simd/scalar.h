@@ -119,7 +119,9 @@ enum {
     SCORE_VECS = 2,
     VALUE_ROWS = 2,
     VALUE_VECS = 4,
+    SCORE_FEW_SUMS = 8,
     VALUE_FEW_SUMS = 8,
+    EXP_SIDE = 1,
     LINEAR_ROWS = 4,
     LINEAR_VECS = 2
 };

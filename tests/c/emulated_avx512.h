@@ -117,8 +117,10 @@ ATTNX_TARGET_END
 #define _mm512_castsi512_ps(v) ((__m512)(v))
 #define _mm512_castps_pd(v) ((__m512d)(v))
 #define _mm512_castpd_ps(v) ((__m512)(v))
-#define _mm512_castps256_ps512(v) EMULATED_BOTH(ps, v, v) /* the upper half is not defined */
-#define _mm512_insertf32x8(v, half, at) EMULATED_BOTH(ps, EMULATED_HALF(ps, v, 0), half)
+/* The upper half is not defined: NaN. */
+#define _mm512_castps256_ps512(v) EMULATED_BOTH(ps, v, _mm256_set1_ps(__builtin_nanf("")))
+#define _mm512_insertf32x8(v, half, at) \
+    EMULATED_BOTH(ps, (at) ? EMULATED_HALF(ps, v, 0) : (half), (at) ? (half) : EMULATED_HALF(ps, v, 1))
 #define _mm512_add_ps(a, b) ((a) + (b))
 #define _mm512_sub_ps(a, b) ((a) - (b))
 #define _mm512_mul_ps(a, b) ((a) * (b))
@@ -154,8 +156,9 @@ ATTNX_TARGET_END
 #define _mm512_setr_epi64(...) ((__m512i)(emulated_i64){__VA_ARGS__})
 #define _mm512_castpd_si512(v) ((__m512i)(v))
 #define _mm512_castsi512_pd(v) ((__m512d)(v))
-#define _mm512_castpd256_pd512(v) EMULATED_BOTH(pd, v, v)
-#define _mm512_insertf64x4(v, half, at) EMULATED_BOTH(pd, EMULATED_HALF(pd, v, 0), half)
+#define _mm512_castpd256_pd512(v) EMULATED_BOTH(pd, v, _mm256_set1_pd(__builtin_nan("")))
+#define _mm512_insertf64x4(v, half, at) \
+    EMULATED_BOTH(pd, (at) ? EMULATED_HALF(pd, v, 0) : (half), (at) ? (half) : EMULATED_HALF(pd, v, 1))
 #define _mm512_add_pd(a, b) ((a) + (b))
 #define _mm512_sub_pd(a, b) ((a) - (b))
 #define _mm512_mul_pd(a, b) ((a) * (b))
