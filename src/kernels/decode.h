@@ -71,29 +71,22 @@ typedef V(v) K(few_sums)[4][8]; /* vectors of keys, queries */
 /* Coordinate e of key i of n. Keys past the end are the last one again: their scores go nowhere. */
 #define FEW_KEY(i) ((const char *)keys.data + (((i) < n ? (i) : n - 1) * keys.row + e) * storage_bytes[keys.storage])
 
-/* The coordinates from e on, fewer than a step takes. `rest` is a copy, since an array with a variable index lies in memory;
- * unrolled over the vectors of keys this was most of the code. */
-ATTNX_INLINE void K(score_few_rest)(const struct attnx_array keys, const ptrdiff_t n, ptrdiff_t e, const real *packed,
-                                    ptrdiff_t depth, const int count, const int side, K(few_sums) acc) {
-    K(few_sums) rest;
+/* The coordinates from e on, fewer than a step takes: one function for all counts and types, which unrolled in each of them
+ * was most of the code. */
+static void K(score_few_rest)(const struct attnx_array keys, ptrdiff_t n, ptrdiff_t e, const real *packed,
+                              ptrdiff_t depth, int count, int side, K(few_sums) acc) {
     V(v) block[V(width)];
-    memcpy(rest, acc, sizeof rest);
     for (int g = 0; g < side; g++) {
-        ATTNX_UNROLL
         for (ptrdiff_t i = 0; i < V(width); i++)
             block[i] = K(stored)(FEW_KEY(g * V(width) + i), keys.storage, depth - e);
         V(transpose)(block);
-        ATTNX_UNROLL
-        for (ptrdiff_t j = 0; j < V(width); j++) {
-            if (e + j >= depth) break;
-            ATTNX_UNROLL
+        for (ptrdiff_t j = 0; e + j < depth; j++) {
             for (int r = 0; r < count; r++) {
                 const V(v) q = V(set1)(packed[(e + j) * K(block_queries) + r]);
-                rest[g][r] = V(fma)(block[j], q, rest[g][r]);
+                acc[g][r] = V(fma)(block[j], q, acc[g][r]);
             }
         }
     }
-    memcpy(acc, rest, sizeof rest);
 }
 
 ATTNX_INLINE void K(score_few_store)(K(few_sums) acc, const ptrdiff_t n, const int count, const int side, real *s) {
@@ -131,7 +124,7 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, const ptrdiff
     const ptrdiff_t share = turns ? (side * w * next->asked + turns - 1) / turns : 0;
     struct K(ahead) ahead = *next; /* in registers */
     V(v) block[2][V(width)], key[2];
-    K(few_sums) acc;
+    K(few_sums) acc, rest;
     ptrdiff_t e = 0;
     ATTNX_UNROLL
     for (int g = 0; g < side; g++) {
@@ -163,7 +156,12 @@ ATTNX_INLINE void K(score_few_keys)(const struct attnx_array keys, const ptrdiff
         }
     }
     *next = ahead;
-    if (e < depth) K(score_few_rest)(keys, n, e, packed, depth, count, side, acc);
+    if (e < depth) {
+        /* A copy: an array that a function is given lies in memory, and the sums would lie there with it. */
+        memcpy(rest, acc, sizeof rest);
+        K(score_few_rest)(keys, n, e, packed, depth, count, side, rest);
+        memcpy(acc, rest, sizeof rest);
+    }
     K(score_few_store)(acc, n, count, side, s);
 }
 #undef FEW_KEY
