@@ -170,6 +170,7 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
                           ptrdiff_t first, ptrdiff_t keys, real *s) {
     enum { W = V(width) };
     const ptrdiff_t count = rows->count;
+    if (!K(few)) return; /* no code where there are none */
     struct attnx_array from = {.row = a->key.row, .storage = a->key.storage};
     struct K(ahead) next = K(ahead_of)(&a->key, head->key, first, a->head_dim);
     /* Rows a power of two apart share sets of L1, and a line is read in several steps: no more rows side by side than 8 ways
@@ -289,6 +290,7 @@ ATTNX_INLINE void K(value_few_rows)(const struct K(few_values) *part, const enum
 
 static void K(values_few)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                           ptrdiff_t first, ptrdiff_t keys, const real *s, const real *merge, real *sums) {
+    if (!K(few)) return;
     const ptrdiff_t dim = a->value_dim, row = dim * storage_bytes[a->value.storage],
                     fit = row ? K(value_part) / row : keys;
     const ptrdiff_t groups = rows->count / 4 + rows->count % 4 / 2 + rows->count % 2;
