@@ -94,20 +94,25 @@ ATTNX_INLINE float f32_hmax(f32_v v) {
     h = _mm_max_ps(h, _mm_movehl_ps(h, h));
     return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
 }
-ATTNX_INLINE void f32_transpose(f32_v *r) {
+/* Every four of `count` vectors, in each four lanes: lane j of r[i] and lane i of r[j] change places. */
+ATTNX_INLINE void avx2_quads(f32_v *r, const int count) {
     f32_v t[8];
     ATTNX_UNROLL
-    for (int i = 0; i < 8; i += 2) {
+    for (int i = 0; i < count; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
     }
     ATTNX_UNROLL
-    for (int i = 0; i < 8; i += 4) {
+    for (int i = 0; i < count; i += 4) {
         r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
         r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
         r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
         r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
     }
+}
+ATTNX_INLINE void f32_transpose(f32_v *r) {
+    f32_v t[8];
+    avx2_quads(r, 8);
     ATTNX_UNROLL
     for (int i = 0; i < 4; i++) {
         t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
@@ -116,14 +121,7 @@ ATTNX_INLINE void f32_transpose(f32_v *r) {
     ATTNX_UNROLL
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
-ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
-    const f32_v a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
-    const f32_v c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
-    r[0] = _mm256_shuffle_ps(a, c, 0x44);
-    r[1] = _mm256_shuffle_ps(a, c, 0xEE);
-    r[2] = _mm256_shuffle_ps(b, d, 0x44);
-    r[3] = _mm256_shuffle_ps(b, d, 0xEE);
-}
+ATTNX_INLINE void f32_transpose_halves(f32_v *r) { avx2_quads(r, 4); }
 ATTNX_INLINE void f32_unzip(f32_v *r) {
     const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(r[0], r[1], 0x88));
     const __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(r[0], r[1], 0xDD));

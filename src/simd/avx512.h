@@ -74,20 +74,24 @@ ATTNX_INLINE __m512d avx512_even(__m512d a, __m512d b) {
 ATTNX_INLINE __m512d avx512_odd(__m512d a, __m512d b) {
     return _mm512_permutex2var_pd(a, _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15), b);
 }
-ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
-    f32_v t[8];
+/* Every four of `count` vectors, in each four lanes: lane j of r[i] and lane i of r[j] change places. */
+ATTNX_INLINE void avx512_quads(f32_v *r, const int count) {
+    f32_v t[16];
     ATTNX_UNROLL
-    for (int i = 0; i < 8; i += 2) {
+    for (int i = 0; i < count; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
     }
     ATTNX_UNROLL
-    for (int i = 0; i < 8; i += 4) {
+    for (int i = 0; i < count; i += 4) {
         r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
         r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
         r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
         r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
     }
+}
+ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
+    avx512_quads(r, 8);
     ATTNX_UNROLL
     for (int i = 0; i < 4; i++) {
         const __m512d low = _mm512_castps_pd(r[i]), high = _mm512_castps_pd(r[i + 4]);
@@ -97,18 +101,7 @@ ATTNX_INLINE void f32_transpose_halves(f32_v *r) {
 }
 ATTNX_INLINE void f32_transpose(f32_v *r) {
     f32_v t[16];
-    ATTNX_UNROLL
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-    ATTNX_UNROLL
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
-        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
-        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-    }
+    avx512_quads(r, 16);
     ATTNX_UNROLL
     for (int i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
