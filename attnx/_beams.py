@@ -135,31 +135,52 @@ def starts(start_tokens: ArrayLike, end_token: int, max_length: int) -> tuple[Ar
     return tokens, end, most
 
 
+def likeliest(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array, Array | None]:
+    """Return the likeliest token of each row and its log-probability, of ended rows the end and 0; and the weights."""
+    scores, peak, weights = _checked(outcome, live, end_token)
+    tokens = scores.argmax(axis=1)
+    scores -= peak
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=1)
+    total[total == 0.0] = np.inf  # rows in which everything is forbidden
+    logs: Array = 0.0 - np.log(total)  # 0, not -0, where there is no doubt
+    if not live.all():
+        tokens[~live] = end_token
+        logs[~live] = 0.0
+    return tokens, logs, weights
+
+
 def scored(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array | None]:
     """Return what a step returned as log-probabilities (rows, V) in float64, and its weights (rows, S)."""
-    scores, weights = outcome if isinstance(outcome, tuple) else (outcome, None)
-    rows = len(live)
-    logs = _check.any_floats("step's scores", scores).astype(np.float64)
-    if logs.ndim != 2 or len(logs) != rows or logs.shape[1] <= end_token:
-        raise ValueError(
-            f"step's scores must have shape ({rows}, more than {end_token}), got {logs.shape}"
-        )
-    if not live.all():
-        logs[~live] = 0.0
-    peak = logs.max(axis=1, keepdims=True)
-    if not (peak < np.inf).all():  # false for a NaN
-        raise ValueError("step's scores must be numbers below infinity, got NaN or inf")
-    closed = peak == -np.inf  # rows in which everything is forbidden
-    peak[closed] = 0.0
+    logs, peak, weights = _checked(outcome, live, end_token)
     logs -= peak
     total = np.exp(logs).sum(axis=1, keepdims=True)
-    total[closed] = 1.0
+    total[total == 0.0] = 1.0  # rows in which everything is forbidden
     logs -= np.log(total)
+    return logs, weights
+
+
+def _checked(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array, Array | None]:
+    """Return a step's scores (rows, V) in float64, the largest of each row or 0 where all are -inf, and its weights."""
+    scores, weights = outcome if isinstance(outcome, tuple) else (outcome, None)
+    rows = len(live)
+    scores = _check.any_floats("step's scores", scores).astype(np.float64)
+    if scores.ndim != 2 or len(scores) != rows or scores.shape[1] <= end_token:
+        raise ValueError(
+            f"step's scores must have shape ({rows}, more than {end_token}), got {scores.shape}"
+        )
+    if not live.all():
+        scores[~live] = 0.0
+    peak = scores.max(axis=1, keepdims=True)
+    if not np.isfinite(peak).all():
+        if not (peak < np.inf).all():  # false for a NaN
+            raise ValueError("step's scores must be numbers below infinity, got NaN or inf")
+        peak[peak == -np.inf] = 0.0
     if weights is None:
-        return logs, None
+        return scores, peak, None
     looked = np.array(
         _check.any_floats("step's weights", weights)
     )  # the model may use its own again
     if looked.ndim != 2 or len(looked) != rows:
         raise ValueError(f"step's weights must have shape ({rows}, S), got {looked.shape}")
-    return logs, looked
+    return scores, peak, looked

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from attnx import _check
-from attnx._beams import Beams, scored, starts
+from attnx._beams import Beams, likeliest, scored, starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,29 +105,28 @@ def greedy_search(
     batch = len(tokens)
     going, lengths = np.ones(batch, bool), np.zeros(batch, np.int64)
     rows = np.arange(batch)  # the sequence of each row that the model still has
+    live, left = going, batch  # of these rows, those that go on, and how many they are
     totals = np.zeros(batch)
     chosen: list[Array] = []
     looked: list[Array] = []
-    left = batch
     while len(chosen) < most and left:
-        live = going[rows]
-        logs, weights = scored(step(tokens), live, end)
-        best = logs.argmax(axis=1)
-        totals[rows] += np.where(live, logs.max(axis=1), 0.0)
-        tokens = np.where(live, best, end)
-        alive = live & (tokens != end)
-        going[rows], left = alive, int(np.count_nonzero(alive))
+        tokens, logs, weights = likeliest(step(tokens), live, end)
+        totals[rows] += logs
+        live = live & (tokens != end)
+        left = int(np.count_nonzero(live))
+        going[rows] = live
         lengths += going
         chosen.append(_spread(tokens, rows, batch))
         if weights is not None:
             looked.append(_spread(weights, rows, batch))
         if keep is not None and 0 < 2 * left <= len(rows):
-            kept = np.flatnonzero(alive)
+            kept = np.flatnonzero(live)
             keep(kept)
-            rows, tokens = rows[kept], tokens[kept]
+            rows, tokens, live = rows[kept], tokens[kept], live[kept]
+    found = np.array(chosen, np.int64).reshape(len(chosen), batch)
     return [
         Hypothesis(
-            np.array([tokens[b] for tokens in chosen[:n]], np.int64),
+            found[:n, b].copy(),
             float(totals[b]),
             not going[b],
             np.array([weights[b] for weights in looked[:n]]) if looked else None,

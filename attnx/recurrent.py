@@ -1,27 +1,44 @@
-"""What follows the linear maps of a recurrent step: the gates."""
+"""A recurrent layer's way through its steps."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from attnx._core import _recurrent
 from attnx.runtime import threads_for
 
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
-    import numpy as np
     from numpy.typing import NDArray
 
+    from attnx.linear import PackedWeight
+
     FloatArray = NDArray[np.float32]
+    Counts = NDArray[np.int64]
 
-__all__ = ["recurrent_step_into"]
+__all__ = ["recurrent_into"]
 
 
-def recurrent_step_into(
-    x: FloatArray, h: FloatArray, state: FloatArray, cell: FloatArray | None, out: FloatArray
+def recurrent_into(
+    x: FloatArray,
+    weight: PackedWeight,
+    bias: FloatArray | None,
+    states: tuple[FloatArray, ...],
+    counts: Counts,
+    out: FloatArray,
+    *,
+    backwards: bool = False,
 ) -> None:
-    """Take rows of state (n, H) to the next step in place, and write the new state to out as well; without a check.
+    """Take states (B, H) in place through the steps of one direction, each new state to out (T, H); without a check.
 
-    x = W_i input + b_i and h = W_h state + b_h hold the gates in PyTorch's order: (n, 3 H) of a GRU where cell is None,
-    (n, 4 H) of an LSTM where it is (n, H) and is taken along. For layers, between buffers of their own.
+    x = W_i input + b_i (T, gates * H) stands step by step, counts[s] rows of step s, those of the first states; weight
+    and bias make the rest of the gates of a state. One of the states: a GRU of three gates; two, state and cell: an LSTM
+    of four. For layers, between buffers of their own.
     """
-    _recurrent.step(x, h, state, cell, out, threads_for(None))
+    state, *cell = states
+    gates = np.empty((len(state), weight.out_features), np.float32)
+    _recurrent.direction(
+        x, weight.panels, bias, state, cell[0] if cell else None, counts, backwards, gates, out,
+        threads_for(None),
+    )  # fmt: skip

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from attnx.layers.module import FloatArray, Module, Shapes, as_input, as_size, uniform
 from attnx.layers.packing import as_lengths
-from attnx.layers.steps import Steps
-from attnx.linear import PackedWeight, linear, linear_into, pack_weight
-from attnx.recurrent import recurrent_step_into
+from attnx.layers.steps import Indices, Steps
+from attnx.linear import PackedWeight, linear, pack_weight
+from attnx.recurrent import recurrent_into
 
 
 class Weights(NamedTuple):
@@ -124,28 +124,19 @@ class Recurrent(Module):
         return outputs, [steps.restore(state).reshape(shape) for state in sorted_states]
 
     def _layer(
-        self, weights: Weights, packed: FloatArray, states: list[FloatArray], counts: list[int]
+        self, weights: Weights, packed: FloatArray, states: list[FloatArray], counts: Indices
     ) -> FloatArray:
         """Take rows (T, in) to (T, directions * H), and the states (directions, B, H) in place."""
         hidden, wide = self.hidden_size, self._gates * self.hidden_size
         inputs = linear(packed, weights.ih, weights.bias_ih)
         outputs = np.empty((len(packed), self._directions * hidden), np.float32)
-        buffer = np.empty((states[0].shape[1], wide), np.float32)
-        ends = np.cumsum(counts, dtype=np.int64).tolist()
         for direction, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
-            x = inputs[:, direction * wide : (direction + 1) * wide]
-            out = outputs[:, direction * hidden : (direction + 1) * hidden]
-            state, *others = (s[direction] for s in states)
-            cell = others[0] if others else None
-            for step in range(len(counts))[:: -1 if direction else 1]:
-                # The sequences that have this step; backwards, the others have not begun.
-                count, end = counts[step], ends[step]
-                active, gates = state[:count], buffer[:count]
-                linear_into(active, hh, bias_hh, gates)
-                recurrent_step_into(
-                    x[end - count : end], gates, active,
-                    None if cell is None else cell[:count], out[end - count : end],
-                )  # fmt: skip
+            # Backwards, sequences without a step have not begun.
+            recurrent_into(
+                inputs[:, direction * wide : (direction + 1) * wide], hh, bias_hh,
+                tuple(state[direction] for state in states), counts,
+                outputs[:, direction * hidden : (direction + 1) * hidden], backwards=direction == 1,
+            )  # fmt: skip
         return outputs
 
 

@@ -20,8 +20,8 @@ class Steps:
 
     Attributes
     ----------
-    counts : list of int
-        How many sequences have each step.
+    counts : ndarray
+        How many sequences have each step, int64.
     order : ndarray or None
         (B,), the sequences from the longest to the shortest; None where all are equally long.
     """
@@ -31,12 +31,12 @@ class Steps:
     def __init__(self, batch: int, length: int, lengths: Indices | None) -> None:
         self._shape = batch, length
         self.order: Indices | None = None
-        self.counts = [batch] * length
+        self.counts: Indices = np.full(length, batch, np.int64)
         if lengths is None or (lengths == length).all():
             return
         self.order = np.argsort(-lengths, kind="stable")
-        counts = np.count_nonzero(lengths[:, None] > np.arange(lengths.max(initial=0)), axis=0)
-        self.counts = counts.tolist()
+        has_step = lengths[:, None] > np.arange(lengths.max(initial=0))
+        self.counts = counts = np.count_nonzero(has_step, axis=0).astype(np.int64)
         step = np.repeat(np.arange(len(counts)), counts)
         first = np.repeat(np.cumsum(counts) - counts, counts)
         self._at = self.order[np.arange(len(step)) - first] * length + step

@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from attnx.layers import GRU, AdditiveAttention, Linear
 from attnx.layers.module import FloatArray
-from attnx.linear import linear, linear_into
+from attnx.linear import linear
 from attnx.models.documents import Document
 from attnx.models.pronouncer_weights import Weights, load_into
-from attnx.recurrent import recurrent_step_into
+from attnx.recurrent import recurrent_into
 
 Tokens = npt.NDArray[np.int64]
 
@@ -86,10 +86,11 @@ class Seq2SeqSteps:
         """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
         model = self._model
         (weights,) = model._decoder._weights
-        gates = np.empty((len(tokens), model._inputs.shape[1]), np.float32)
         states = np.empty_like(self._state)
-        linear_into(self._state, weights.hh[0], weights.bias_hh[0], gates)
-        recurrent_step_into(model._inputs[tokens], gates, self._state, None, states)
+        count = np.array([len(tokens)])
+        recurrent_into(
+            model._inputs[tokens], weights.hh[0], weights.bias_hh[0], (self._state,), count, states
+        )
         context = model._attention(states[:, None], self._memory, key_lengths=self._lengths)
         return model._after(states, context[:, 0])
 
