@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from attnx.cache import KVCache
+from attnx.layers.decoder_step import DecoderStep
 from attnx.layers.module import FloatArray
 from attnx.linear import linear
 
@@ -74,6 +75,17 @@ class DecoderCache:
         self._own = [KVCache(len(memory) * beams, heads, capacity, dim) for _ in layers]
         self._memory = [keys_values(layer.multihead_attn, memory) for layer in layers]
         self._memory_lengths = memory_lengths
+        self._step: DecoderStep | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes: not the step, whose buffers and calls are views of each other."""
+        return self.__dict__ | {"_step": None}
+
+    def _step_of(self, layers: Sequence[TransformerDecoderLayer]) -> DecoderStep:
+        """Return what takes these layers to the next position."""
+        if self._step is None or self._step.layers is not layers:
+            self._step = DecoderStep(layers, self)
+        return self._step
 
     @property
     def batch(self) -> int:
@@ -142,14 +154,17 @@ class DecoderCache:
             raise ValueError(f"rows must lie between 0 and {self.batch - 1}, got {taken.tolist()}")
         sources = taken // self.beams
         self._own = [
-            KVCache.from_buffers(kv.key[taken], kv.value[taken], kv.lengths[taken])
+            KVCache.from_buffers(
+                *(_taken(x, taken, kv._filled.longest) for x in (kv._key, kv._value)),
+                kv.lengths[taken],
+            )
             for kv in self._own
         ]
         self._give_each(sources)
 
     def _give_each(self, sources: Lengths) -> None:
         """Give each sequence a memory of its own, that of a source."""
-        lengths = self._memory_lengths
+        lengths, self._step = self._memory_lengths, None
         self._memory = [(key[sources], value[sources]) for key, value in self._memory]
         self._memory_lengths = None if lengths is None else lengths[sources]
         self.beams = 1
@@ -185,3 +200,10 @@ class DecoderCache:
                 f"cache must be of {wanted[0]} layers with {wanted[1]} heads of dim {wanted[2]}, "
                 f"got {len(self._own)} with {keys[1]} of dim {keys[3]}"
             )
+
+
+def _taken(buffer: FloatArray, rows: Lengths, longest: int) -> FloatArray:
+    """Return a buffer of some sequences; past the longest nothing is read, so nothing is copied."""
+    kept = np.empty((len(rows), *buffer.shape[1:]), buffer.dtype)
+    kept[:, :, :longest] = buffer[rows, :, :longest]
+    return kept

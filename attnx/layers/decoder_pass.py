@@ -7,7 +7,7 @@ it, and the memory's keys and values are there already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.attention import attention_weights, scaled_dot_product_attention
-from attnx.layers.decoder_cache import DecoderCache, KeyValue, keys_values
+from attnx.layers.decoder_cache import DecoderCache, keys_values
 from attnx.layers.module import FloatArray, as_input
 from attnx.layers.packing import Attend, as_lengths, attend_masked
 from attnx.norm import layer_norm
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from attnx.layers.workspace import Workspace
 
 Lengths = npt.NDArray[np.int64]
-# Takes a layer's keys and values of the memory, and the query of a workspace to its `attended`.
-AttendMemory = Callable[[FloatArray, FloatArray, "Workspace"], None]
 
 
 class Targets(NamedTuple):
@@ -49,20 +47,19 @@ class Stack:
     norm: LayerNorm | None
 
     def run(
-        self,
-        rows: FloatArray,
-        attend: Iterable[Attend],
-        attend_memory: AttendMemory,
-        memory: Iterable[KeyValue],
+        self, rows: FloatArray, attends: Iterable[tuple[Attend, Attend]], work: Workspace
     ) -> FloatArray:
-        """Take rows (T, d_model) through all layers; `attend` and `memory` have one thing a layer."""
-        work = self.layers[0]._workspace(len(rows))
-        for layer, own, (key, value) in zip(self.layers, attend, memory, strict=True):
-            rows = layer._forward(rows, work, own, partial(attend_memory, key, value))
+        """Return what the layers make of rows (T, d_model), each with its own way to attend, and to the memory."""
+        for layer, (own, to_memory) in zip(self.layers, attends, strict=True):
+            rows = layer._forward(rows, work, own, to_memory)
         if self.norm is not None:
             norm = self.norm
             rows = layer_norm(rows, norm._weight, norm._bias, eps=norm.eps, out=work.other)
         return rows
+
+    def workspace(self, rows: int) -> Workspace:
+        """Return buffers for so many rows."""
+        return self.layers[0]._workspace(rows)
 
 
 @dataclass(frozen=True)
@@ -116,9 +113,13 @@ def decode(
         weights,
     )
     flat = None if limits is None else limits.reshape(-1)
-    own = [attend_masked(shape, call.tgt_mask, flat, is_causal)] * len(stack.layers)
-    memories = (keys_values(layer.multihead_attn, source) for layer in stack.layers)
-    result = stack.run(targets.reshape(-1, dim), own, to_memory, memories)
+    own = attend_masked(shape, call.tgt_mask, flat, is_causal)
+    attends = (
+        (own, partial(to_memory, *keys_values(layer.multihead_attn, source)))
+        for layer in stack.layers
+    )
+    rows = targets.reshape(-1, dim)
+    result = stack.run(rows, attends, stack.workspace(len(rows)))
     return _ended(result.reshape(targets.shape), limits)
 
 
@@ -136,6 +137,13 @@ def decode_cached(
             f"tgt must have shape ({batch}, length, {dim}), as the cache's batch is, "
             f"got {targets.shape}"
         )
+    asked = (call.tgt_mask, call.memory_mask, call.tgt_lengths, weights)
+    if targets.size and targets.shape[1] == 1 and all(x is None for x in asked):
+        step = cache._step_of(stack.layers)
+        if step.begin():
+            rows = stack.run(targets.reshape(batch, dim), step.attends, step.work)
+            step.end()
+            return rows.reshape(targets.shape).copy()  # the next step writes into the same buffers
     limits = as_limits("tgt_lengths", call.tgt_lengths, targets)
     shape = targets.shape[:2]
     own = [_attend_cached(kv, shape, call.tgt_mask, limits) for kv in cache._own]
@@ -149,7 +157,12 @@ def decode_cached(
     to_memory = ToMemory(sources, call.memory_mask, None, source_lengths, weights)
     before = [kv._filled for kv in cache._own]
     try:
-        result = stack.run(targets.reshape(-1, dim), own, to_memory, memories)
+        attends = [
+            (attend, partial(to_memory, *memory))
+            for attend, memory in zip(own, memories, strict=True)
+        ]
+        rows = targets.reshape(-1, dim)
+        result = stack.run(rows, attends, stack.workspace(len(rows)))
     except BaseException:
         for kv, filled in zip(cache._own, before, strict=True):
             kv._filled = filled
