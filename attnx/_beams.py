@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from attnx import _check
+from attnx.softmax import softmax_into
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
+
+_NOT_A_SCORE = "step's scores must be numbers below infinity, got NaN or inf"
 
 
 class Finished(NamedTuple):
@@ -135,52 +138,63 @@ def starts(start_tokens: ArrayLike, end_token: int, max_length: int) -> tuple[Ar
     return tokens, end, most
 
 
-def likeliest(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array, Array | None]:
+def likeliest(
+    outcome: Any, rows: int, ended: Array | None, end_token: int
+) -> tuple[Array, Array, Array | None]:
     """Return the likeliest token of each row and its log-probability, of ended rows the end and 0; and the weights."""
-    scores, peak, weights = _checked(outcome, live, end_token)
+    given, weights = _checked(outcome, rows, end_token)
+    scores = given.astype(np.float64)
     tokens = scores.argmax(axis=1)
-    scores -= peak
-    np.exp(scores, out=scores)
-    total = scores.sum(axis=1)
-    total[total == 0.0] = np.inf  # rows in which everything is forbidden
-    logs: Array = 0.0 - np.log(total)  # 0, not -0, where there is no doubt
-    if not live.all():
-        tokens[~live] = end_token
-        logs[~live] = 0.0
+    at = np.arange(rows), tokens
+    chances = np.empty_like(scores)
+    softmax_into(scores, chances)
+    logs: Array = np.log(chances[at])
+    largest = scores[at]
+    if not np.isfinite(largest).all():
+        if not (largest < np.inf)[
+            ~ended if ended is not None else ...
+        ].all():  # false for a NaN, which argmax finds
+            raise ValueError(_NOT_A_SCORE)
+        logs[largest == -np.inf] = -np.inf  # everything is forbidden
+    if ended is not None:
+        tokens[ended] = end_token
+        logs[ended] = 0.0
     return tokens, logs, weights
 
 
 def scored(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array | None]:
     """Return what a step returned as log-probabilities (rows, V) in float64, and its weights (rows, S)."""
-    logs, peak, weights = _checked(outcome, live, end_token)
+    scores, weights = _checked(outcome, len(live), end_token)
+    logs = scores.astype(np.float64)
+    if not live.all():
+        logs[~live] = 0.0
+    peak = logs.max(axis=1, keepdims=True)
+    if not (peak < np.inf).all():  # false for a NaN
+        raise ValueError(_NOT_A_SCORE)
+    closed = peak == -np.inf  # rows in which everything is forbidden
+    peak[closed] = 0.0
     logs -= peak
     total = np.exp(logs).sum(axis=1, keepdims=True)
-    total[total == 0.0] = 1.0  # rows in which everything is forbidden
+    total[closed] = 1.0
     logs -= np.log(total)
     return logs, weights
 
 
-def _checked(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array, Array | None]:
-    """Return a step's scores (rows, V) in float64, the largest of each row or 0 where all are -inf, and its weights."""
+def _checked(outcome: Any, rows: int, end_token: int) -> tuple[Array, Array | None]:
+    """Return a step's scores (rows, V) in float32 or float64, and its weights (rows, S)."""
     scores, weights = outcome if isinstance(outcome, tuple) else (outcome, None)
-    rows = len(live)
-    scores = _check.any_floats("step's scores", scores).astype(np.float64)
+    scores = _check.any_floats("step's scores", scores)
     if scores.ndim != 2 or len(scores) != rows or scores.shape[1] <= end_token:
         raise ValueError(
             f"step's scores must have shape ({rows}, more than {end_token}), got {scores.shape}"
         )
-    if not live.all():
-        scores[~live] = 0.0
-    peak = scores.max(axis=1, keepdims=True)
-    if not np.isfinite(peak).all():
-        if not (peak < np.inf).all():  # false for a NaN
-            raise ValueError("step's scores must be numbers below infinity, got NaN or inf")
-        peak[peak == -np.inf] = 0.0
+    if _check.is_half(scores.dtype):
+        scores = scores.astype(np.float32)
     if weights is None:
-        return scores, peak, None
+        return scores, None
     looked = np.array(
         _check.any_floats("step's weights", weights)
     )  # the model may use its own again
     if looked.ndim != 2 or len(looked) != rows:
         raise ValueError(f"step's weights must have shape ({rows}, S), got {looked.shape}")
-    return scores, peak, looked
+    return scores, looked

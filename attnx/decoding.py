@@ -110,7 +110,8 @@ def greedy_search(
     chosen: list[Array] = []
     looked: list[Array] = []
     while len(chosen) < most and left:
-        tokens, logs, weights = likeliest(step(tokens), live, end)
+        ended = None if left == len(rows) else ~live
+        tokens, logs, weights = likeliest(step(tokens), len(rows), ended, end)
         totals[rows] += logs
         live = live & (tokens != end)
         left = int(np.count_nonzero(live))

@@ -33,8 +33,8 @@ def recurrent_into(
     """Take states (B, H) in place through the steps of one direction, each new state to out (T, H); without a check.
 
     x = W_i input + b_i (T, gates * H) stands step by step, counts[s] rows of step s, those of the first states; weight
-    and bias make the rest of the gates of a state. One of the states: a GRU of three gates; two, state and cell: an LSTM
-    of four. For layers, between buffers of their own.
+    and bias make the rest of a state's gates. One of the states is a GRU's, of three gates; two are state and cell of
+    an LSTM, of four. For layers, between buffers of their own.
     """
     state, *cell = states
     gates = np.empty((len(state), weight.out_features), np.float32)

@@ -13,7 +13,7 @@ from attnx.runtime import threads_for
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["softmax"]
+__all__ = ["softmax", "softmax_into"]
 
 
 def softmax(
@@ -96,3 +96,9 @@ def softmax(
     if target is not out:
         out[...] = target
     return out
+
+
+def softmax_into(x: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write `softmax` over the last axis to out, another array, without a check: for buffers of float32 or float64."""
+    if x.size:
+        _softmax.softmax(x, None, out, threads_for(None))

@@ -153,13 +153,7 @@ class DecoderCache:
         if ((taken < 0) | (taken >= self.batch)).any():
             raise ValueError(f"rows must lie between 0 and {self.batch - 1}, got {taken.tolist()}")
         sources = taken // self.beams
-        self._own = [
-            KVCache.from_buffers(
-                *(_taken(x, taken, kv._filled.longest) for x in (kv._key, kv._value)),
-                kv.lengths[taken],
-            )
-            for kv in self._own
-        ]
+        self._own = [_kept(kv, taken) for kv in self._own]
         self._give_each(sources)
 
     def _give_each(self, sources: Lengths) -> None:
@@ -202,8 +196,11 @@ class DecoderCache:
             )
 
 
-def _taken(buffer: FloatArray, rows: Lengths, longest: int) -> FloatArray:
-    """Return a buffer of some sequences; past the longest nothing is read, so nothing is copied."""
-    kept = np.empty((len(rows), *buffer.shape[1:]), buffer.dtype)
-    kept[:, :, :longest] = buffer[rows, :, :longest]
-    return kept
+def _kept(kv: KVCache, rows: Lengths) -> KVCache:
+    """Return a cache of some of the sequences; past the longest nothing is read, so nothing is copied."""
+    longest = kv._filled.longest
+    buffers = kv._key, kv._value
+    key, value = (np.empty((len(rows), *x.shape[1:]), x.dtype) for x in buffers)
+    for to, buffer in zip((key, value), buffers, strict=True):
+        to[:, :, :longest] = buffer[rows, :, :longest]
+    return KVCache.from_buffers(key, value, kv._filled.lengths[rows])

@@ -54,7 +54,7 @@ class DecoderStep:
         self._before = before = self._own[0]._filled
         self._after = after = before.append(1, None)
         self._lengths[...] = after.lengths
-        return after.longest <= self._own[0]._key.shape[2]
+        return bool(after.longest <= self._own[0]._key.shape[2])
 
     def end(self) -> None:
         """Count the positions, now that all layers have them."""

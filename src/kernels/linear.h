@@ -18,8 +18,9 @@ enum {
     linear_part = 12 * 1024, /* bytes of panels for all strips: 192 inputs of 16 columns; 256 and 384 were slower */
     linear_few = 3,          /* rows that are read as they lie, with more columns at a time for more chains of sums */
     linear_few_vecs = 4,
-    linear_columns = 128, /* of a task at least: packing a row takes the time of a few columns */
-    linear_tasks = 4,     /* for each thread, where there are as many columns */
+    linear_columns = 128,              /* of a task at least: packing a row takes the time of a few columns */
+    linear_cut_rows = 2 * LINEAR_ROWS, /* of a task at least, where rows are cut for want of columns */
+    linear_tasks = 4,                  /* for each thread, where there are as many columns */
     linear_panel_vecs = ATTNX_PANEL / f32_width,
     linear_sums_row = linear_few_vecs * f32_width /* the widest tile */
 };
@@ -140,16 +141,21 @@ static void linear_plan_f32(const void *args, struct attnx_plan *plan) {
     const struct attnx_linear *a = args;
     const ptrdiff_t fit = linear_row_bytes / (ptrdiff_t)sizeof *a->x / (a->in + 1) / LINEAR_ROWS * LINEAR_ROWS;
     const ptrdiff_t most = fit < LINEAR_ROWS ? LINEAR_ROWS : fit < linear_most_rows ? fit : linear_most_rows;
-    /* As many tasks for one thread as for another: 5 and 4 of 9 cost a tenth. */
     const ptrdiff_t fewest = (a->rows + most - 1) / most, threads = plan->tasks;
-    const ptrdiff_t even = fewest < threads ? fewest : (fewest + threads - 1) / threads * threads;
+    const ptrdiff_t least = a->rows <= linear_few ? linear_unit(a) : linear_columns,
+                    fits = (a->outs + least - 1) / least;
+    /* Where the columns are too few for the threads, rows are cut as well. */
+    const ptrdiff_t wanted = fits ? (threads + fits - 1) / fits : 0, may = a->rows / linear_cut_rows;
+    const ptrdiff_t cut = wanted < may ? wanted : may, needed = fewest > cut ? fewest : cut;
+    /* As many tasks for one thread as for another: 5 and 4 of 9 cost a tenth, 2 and 1 of 3 a third. */
+    const ptrdiff_t even = needed < threads ? needed : (needed + threads - 1) / threads * threads;
     const ptrdiff_t rows = even ? (a->rows + even - 1) / even : 0;
     plan->grain = (rows + !rows + LINEAR_ROWS - 1) / LINEAR_ROWS * LINEAR_ROWS;
     const ptrdiff_t blocks = (a->rows + plan->grain - 1) / plan->grain;
-    const ptrdiff_t least = a->rows <= linear_few ? linear_unit(a) : linear_columns;
-    const ptrdiff_t fits = (a->outs + least - 1) / least;
-    const ptrdiff_t cuts = blocks ? (linear_tasks * threads + blocks - 1) / blocks : 0;
-    plan->tasks = blocks * (cuts < fits ? cuts : fits);
+    ptrdiff_t cuts = blocks ? (linear_tasks * threads + blocks - 1) / blocks : 0;
+    if (cuts > fits) cuts = fits;
+    while (blocks * cuts > threads && blocks * cuts % threads) cuts--;
+    plan->tasks = blocks * cuts;
     plan->work = (double)a->rows * (double)a->in * (double)a->outs / f32_width;
     plan->scratch = (size_t)(plan->grain * (a->in + linear_sums_row) + f32_width) * sizeof *a->x;
 }
