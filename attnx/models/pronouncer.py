@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Literal, Protocol, Self
 
 import numpy as np
@@ -213,17 +214,19 @@ class Pronouncer:
         """Return the tokens of a word, or raise naming the argument and what is wrong with it."""
         if not isinstance(word, str):
             raise TypeError(f"{name} must be a str, got {type(word).__name__}")
-        lower = word.lower()
+        lower, known = word.lower(), self._tokens
         if len(lower) > _MOST_LETTERS:
             raise ValueError(f"{name} must have at most {_MOST_LETTERS} letters, got {len(lower)}")
-        for letter in lower:
-            if letter not in self._tokens:
-                raise ValueError(
-                    f"{name} must have letters a to z and apostrophes alone, got {letter!r} in {word!r}"
-                )
+        try:
+            tokens = [known[letter] for letter in lower]
+        except KeyError as error:
+            raise ValueError(
+                f"{name} must have letters a to z and apostrophes alone, "
+                f"got {error.args[0]!r} in {word!r}"
+            ) from None
         if not lower.strip("'"):
             raise ValueError(f"{name} must have at least one letter, got {word!r}")
-        return [self._tokens[letter] for letter in lower]
+        return tokens
 
     def _names(self, tokens: list[int]) -> list[str]:
         return [self._phonemes[token - 1] for token in tokens]
@@ -232,8 +235,7 @@ class Pronouncer:
         """Return the tokens of the phonemes of words, the likeliest one after the other."""
         lengths = np.array([len(word) for word in words])
         letters = np.zeros((len(words), lengths.max()), np.int64)
-        for row, word in zip(letters, words, strict=True):
-            row[: len(word)] = word
+        letters[np.arange(letters.shape[1]) < lengths[:, np.newaxis]] = list(chain(*words))
         # A batch goes on for as long as its longest word may; each word is cut where it would be alone.
         limits = 2 * lengths + 8
         most = int(limits.max())
