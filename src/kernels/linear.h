@@ -154,7 +154,7 @@ static void linear_plan_f32(const void *args, struct attnx_plan *plan) {
     const ptrdiff_t blocks = (a->rows + plan->grain - 1) / plan->grain;
     ptrdiff_t cuts = blocks ? (linear_tasks * threads + blocks - 1) / blocks : 0;
     if (cuts > fits) cuts = fits;
-    while (blocks * cuts > threads && blocks * cuts % threads) cuts--;
+    while (cuts > 1 && blocks * cuts > threads && blocks * cuts % threads) cuts--;
     plan->tasks = blocks * cuts;
     plan->work = (double)a->rows * (double)a->in * (double)a->outs / f32_width;
     plan->scratch = (size_t)(plan->grain * (a->in + linear_sums_row) + f32_width) * sizeof *a->x;
