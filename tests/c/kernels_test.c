@@ -320,6 +320,7 @@ static void test_linears(void) {
     for (ptrdiff_t r = 0; r < COUNT(rows); r++)
         for (ptrdiff_t i = 0; i < COUNT(in); i++)
             for (ptrdiff_t o = 0; o < COUNT(outs); o += stride) test_linear(rows[r], in[i], outs[o], options++ % 16);
+    test_linear(25, 11000, 49, 12); /* blocks of the fewest rows, more than the threads and no multiple of them */
 }
 
 static void test_attention(int f64) {
