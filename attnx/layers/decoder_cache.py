@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,9 +204,10 @@ def _kept(kv: KVCache, rows: Lengths) -> KVCache:
     copies = [
         buffer[rows, :, :longest] for buffer in buffers
     ]  # before the first write: memory may run out
+    kept = copy.copy(kv)
     if count > len(kv._key):
-        buffers = [np.empty((count, *buffer.shape[1:]), buffer.dtype) for buffer in buffers]
-    for buffer, copy in zip(buffers, copies, strict=True):
-        buffer[:count, :, :longest] = copy
-    key, value = (buffer[:count] for buffer in buffers)
-    return KVCache.from_buffers(key, value, kv._filled.lengths[rows])
+        kept._key, kept._value = (np.empty((count, *x.shape[1:]), x.dtype) for x in buffers)
+    kept._key, kept._value = kept._key[:count], kept._value[:count]
+    kept._key[:, :, :longest], kept._value[:, :, :longest] = copies
+    kept._filled = kv._filled.reorder(rows)
+    return kept
