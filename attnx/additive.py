@@ -17,7 +17,12 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
     Array = NDArray[Any]
 
-__all__ = ["additive_attention", "additive_attention_of_powers", "key_powers"]
+__all__ = [
+    "additive_attention",
+    "additive_attention_into",
+    "additive_attention_of_powers",
+    "key_powers",
+]
 
 
 @overload
@@ -170,6 +175,25 @@ def additive_attention_of_powers(
             threads_for(num_threads),
         )
     return out if weights is None else (out, weights.astype(q.dtype, copy=False))
+
+
+def additive_attention_into(
+    query: Array,
+    key: Array,
+    powers: Array | None,
+    value: Array,
+    score_weight: Array,
+    key_lengths: Array | None,
+    out: Array,
+) -> None:
+    """Write `additive_attention_of_powers` to out, without a check: for steps of a decoder, in buffers of its own.
+
+    All have the dtype and the batch axes of query; key_lengths is contiguous int64.
+    """
+    arrays = (query, key, value, None, powers)
+    _additive.additive(
+        arrays, score_weight, query.shape[:-2], key_lengths, out, None, threads_for(None)
+    )
 
 
 def _checked(

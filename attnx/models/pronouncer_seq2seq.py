@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from attnx.additive import additive_attention_into
 from attnx.layers import GRU, AdditiveAttention, Linear
 from attnx.layers.module import FloatArray
 from attnx.linear import linear, linear_into
@@ -84,21 +85,25 @@ class Seq2SeqSteps:
         combine = self._model._combine
         self._count = np.array([rows])
         self._both = np.empty((rows, combine.in_features), np.float32)
+        self._query = np.empty((rows, self._model._attention.units), np.float32)
         self._states, self._context = self._both[:, :width], self._both[:, width:]
         self._combined = np.empty((rows, combine.out_features), np.float32)
 
     def __call__(self, tokens: Tokens) -> FloatArray:
         """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
-        model, combine, output = self._model, self._model._combine, self._model._output
+        model, attention, memory = self._model, self._model._attention, self._memory
+        combine, output = model._combine, model._output
         (weights,) = model._decoder._weights
         recurrent_into(
             model._inputs[tokens], weights.hh[0], weights.bias_hh[0], (self._state,), self._count,
             self._states,
         )  # fmt: skip
-        context = model._attention(
-            self._states[:, np.newaxis], self._memory, key_lengths=self._lengths
-        )
-        self._context[...] = context[:, 0]
+        weight, _, score_weight = attention._weights
+        linear_into(self._states, weight, attention._bias, self._query)
+        additive_attention_into(
+            self._query[:, np.newaxis], memory.projected, memory.powers, memory.key, score_weight,
+            self._lengths, self._context[:, np.newaxis],
+        )  # fmt: skip
         linear_into(self._both, combine._weight, combine._bias, self._combined)
         np.tanh(self._combined, out=self._combined)
         logits = np.empty((len(tokens), output.out_features), np.float32)
