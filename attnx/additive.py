@@ -179,17 +179,17 @@ def additive_attention_of_powers(
 
 def additive_attention_into(
     query: Array,
-    key: Array,
-    powers: Array | None,
-    value: Array,
+    memory: tuple[Array, Array, Array | None],
     score_weight: Array,
     key_lengths: Array | None,
     out: Array,
 ) -> None:
-    """Write `additive_attention_of_powers` to out, without a check: for steps of a decoder, in buffers of its own.
+    """Write `additive_attention_of_powers` to out, without a check: for a decoder's steps, in buffers of its own.
 
-    All have the dtype and the batch axes of query; key_lengths is contiguous int64.
+    memory: value, key and powers, which may be None; all have the dtype and the batch axes of query, and key_lengths is
+    contiguous int64.
     """
+    value, key, powers = memory
     arrays = (query, key, value, None, powers)
     _additive.additive(
         arrays, score_weight, query.shape[:-2], key_lengths, out, None, threads_for(None)

@@ -36,9 +36,7 @@ def recurrent_into(
     and bias make the rest of a state's gates. One of the states is a GRU's, of three gates; two are state and cell of
     an LSTM, of four. For layers, between buffers of their own.
     """
-    state, *cell = states
-    gates = np.empty((len(state), weight.out_features), np.float32)
-    _recurrent.direction(
-        x, weight.panels, bias, state, cell[0] if cell else None, counts, backwards, gates, out,
-        threads_for(None),
-    )  # fmt: skip
+    gates = np.empty((len(states[0]), weight.out_features), np.float32)
+    _recurrent.steps(
+        x, (weight.panels, bias), states, counts, backwards, gates, out, threads_for(None)
+    )

@@ -122,6 +122,17 @@ struct attnx_recurrent {
     ptrdiff_t x_row, h_row, out_row;
 };
 
+/* A recurrent layer's way through its steps in one direction: `maps` makes step.h of the states, and `step` stands at the
+ * first row of x and out, whose rows lie step by step. Step s has counts[s] rows, those of the first states, which it
+ * takes along in place. */
+struct attnx_recurrent_steps {
+    struct attnx_linear maps;
+    struct attnx_recurrent step;
+    const int64_t *counts;
+    ptrdiff_t steps, rows; /* rows: the sum of the counts */
+    int backwards;         /* from the last step to the first */
+};
+
 /* Rotary positions: the first `pairs` pairs of each row turned by row p of the tables, the rest copied. Row (i, j, ...)
  * of the axes has the index q = sum of index * position stride, and p = positions[q], or q itself without positions. */
 struct attnx_rotary {
@@ -174,5 +185,8 @@ enum attnx_status { ATTNX_OK, ATTNX_NO_MEMORY, ATTNX_NO_SUCH_ISA };
 
 /* Runs a kernel of the current table on at most num_threads threads. */
 enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads);
+
+/* Runs the kernels of all steps, one after the other. */
+enum attnx_status attnx_run_steps(const struct attnx_recurrent_steps *args, int num_threads);
 
 #endif

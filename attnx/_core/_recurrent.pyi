@@ -1,12 +1,10 @@
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-def direction(
+def steps(
     x: NDArray[float32],
-    panels: NDArray[float32],
-    bias: NDArray[float32] | None,
-    state: NDArray[float32],
-    cell: NDArray[float32] | None,
+    weight: tuple[NDArray[float32], NDArray[float32] | None],
+    states: tuple[NDArray[float32], ...],
     counts: NDArray[int64],
     backwards: bool,
     gates: NDArray[float32],

@@ -13,7 +13,9 @@ from attnx._core.c_attnx cimport (
     attnx_isa_force,
     attnx_op,
     attnx_openmp_limit,
+    attnx_recurrent_steps,
     attnx_run,
+    attnx_run_steps,
     attnx_status,
     attnx_table_now,
 )
@@ -22,7 +24,14 @@ PANEL = ATTNX_PANEL
 
 
 cdef int run(attnx_op op, const void *args, int num_threads) except -1 nogil:
-    cdef attnx_status status = attnx_run(op, args, num_threads)
+    return succeeded(attnx_run(op, args, num_threads))
+
+
+cdef int run_steps(const attnx_recurrent_steps *args, int num_threads) except -1 nogil:
+    return succeeded(attnx_run_steps(args, num_threads))
+
+
+cdef int succeeded(attnx_status status) except -1 nogil:
     if status == ATTNX_OK:
         return 0
     with gil:

@@ -104,6 +104,13 @@ cdef extern from "attnx.h" nogil:
         Py_ssize_t rows, hidden
         Py_ssize_t x_row, h_row, out_row
 
+    cdef struct attnx_recurrent_steps:
+        attnx_linear maps
+        attnx_recurrent step
+        const int64_t *counts
+        Py_ssize_t steps, rows
+        int backwards
+
     cdef struct attnx_rotary:
         const void *x
         const void *cos
@@ -149,6 +156,7 @@ cdef extern from "attnx.h" nogil:
         const char *name
 
     attnx_status attnx_run(attnx_op op, const void *args, int num_threads)
+    attnx_status attnx_run_steps(const attnx_recurrent_steps *args, int num_threads)
 
     enum:
         ATTNX_PANEL

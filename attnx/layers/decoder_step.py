@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnx import _attention_call, _buffers
-from attnx._core import _attention
+from attnx.attention import attend_into
 from attnx.layers.module import FloatArray
-from attnx.runtime import threads_for
 
 if TYPE_CHECKING:
     from attnx.cache import KVCache
@@ -72,7 +71,7 @@ class DecoderStep:
         def attend(_: Workspace) -> None:
             _buffers.write(kv._key, key, self._before, self._after)
             _buffers.write(kv._value, value, self._before, self._after)
-            _attention.attention(call, out, None, threads_for(None))
+            attend_into(call, out)
 
         return attend
 
@@ -86,7 +85,7 @@ def _to_memory(work: Workspace, sources: tuple[int, int], memory: KeyValue, leng
     target = out.swapaxes(1, 2)
 
     def attend(_: Workspace) -> None:
-        _attention.attention(call, target, None, threads_for(None))
+        attend_into(call, target)
 
     return attend
 

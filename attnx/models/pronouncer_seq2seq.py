@@ -91,7 +91,7 @@ class Seq2SeqSteps:
 
     def __call__(self, tokens: Tokens) -> FloatArray:
         """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
-        model, attention, memory = self._model, self._model._attention, self._memory
+        model, attention = self._model, self._model._attention
         combine, output = model._combine, model._output
         (weights,) = model._decoder._weights
         recurrent_into(
@@ -101,8 +101,8 @@ class Seq2SeqSteps:
         weight, _, score_weight = attention._weights
         linear_into(self._states, weight, attention._bias, self._query)
         additive_attention_into(
-            self._query[:, np.newaxis], memory.projected, memory.powers, memory.key, score_weight,
-            self._lengths, self._context[:, np.newaxis],
+            self._query[:, np.newaxis], self._memory, score_weight, self._lengths,
+            self._context[:, np.newaxis],
         )  # fmt: skip
         linear_into(self._both, combine._weight, combine._bias, self._combined)
         np.tanh(self._combined, out=self._combined)

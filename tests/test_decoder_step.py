@@ -1,0 +1,70 @@
+"""A decoder's common step, whose buffers and calls are made once a cache: whose they are, and what ends them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from conftest import assert_same_bits
+from test_decoder_cache import make
+from test_layers import draw, randomized
+
+from attnx.layers import TransformerDecoder, TransformerDecoderLayer
+
+
+def test_steps_of_copies_and_of_other_decoders_do_not_meet() -> None:
+    """The buffers of a step belong to one cache and one decoder; what a step returned stays as it was."""
+    decoder, other = make(), TransformerDecoder(TransformerDecoderLayer(24, 4, 72), 3)
+    randomized(other)
+    x, memory = draw(2, 6, 24), draw(2, 5, 24, seed=1)
+    whole = decoder(x, memory, tgt_is_causal=True)
+    cache = decoder.make_cache(memory, 6)
+    first = decoder(x[:, :1], cache=cache)
+    twins = [copy.copy(cache), copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))]
+    twins[0] = copy.deepcopy(twins[0])
+    assert_same_bits(decoder(x[:, 1:2], cache=cache), whole[:, 1:2])
+    for twin in twins:
+        other(x[:, 3:4], cache=twin)
+        twin.truncate(1)
+        for i in range(1, 6):
+            assert_same_bits(decoder(x[:, i : i + 1], cache=twin), whole[:, i : i + 1])
+    assert_same_bits(first, whole[:, :1])
+    assert_same_bits(decoder(x[:, 2:3], cache=cache), whole[:, 2:3])
+
+
+def test_a_step_sees_new_weights() -> None:
+    decoder, other = make(), make(norm_first=True)
+    x, memory = draw(2, 3, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 3)
+    decoder(x[:, :1], cache=cache)
+    state = {name: array * 0.5 for name, array in other.state_dict().items()}
+    decoder.load_state_dict(state)
+    cache.truncate(0)
+    fresh = decoder.make_cache(memory, 3)
+    fresh._memory = cache._memory  # projected with the old weights, as documented
+    assert_same_bits(decoder(x[:, :1], cache=cache), decoder(x[:, :1], cache=fresh))
+
+
+def test_a_full_cache_refuses_a_step_and_stays() -> None:
+    decoder = make()
+    x, memory = draw(2, 3, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 2)
+    decoder(x[:, :1], cache=cache)
+    decoder(x[:, 1:2], cache=cache)
+    with pytest.raises(ValueError, match="key must fit into the cache of 2 positions"):
+        decoder(x[:, 2:], cache=cache)
+    assert cache.lengths.tolist() == [2, 2]
+    cache.truncate(1)
+    whole = decoder(x, memory, tgt_is_causal=True)
+    assert_same_bits(decoder(x[:, 1:2], cache=cache), whole[:, 1:2])
+
+
+def test_keeping_more_sequences_than_there_were() -> None:
+    decoder = make()
+    x, memory = draw(2, 3, 24), draw(2, 5, 24, seed=1)
+    whole = decoder(x, memory, tgt_is_causal=True)
+    cache = decoder.make_cache(memory, 3)
+    decoder(x[:, :2], cache=cache)
+    cache.keep([1, 0, 1])
+    assert_same_bits(decoder(x[[1, 0, 1], 2:], cache=cache), whole[[1, 0, 1], 2:])
