@@ -54,3 +54,38 @@ static void test_recurrent(ptrdiff_t rows, ptrdiff_t hidden, int lstm) {
     free(x.data), free(h.data), free(state.data), free(cell.data), free(out.data);
     free(next_state.data), free(next_cell.data);
 }
+
+/* A ragged batch of GRU steps in one call, forwards and backwards, against the same steps one by one. */
+static void test_recurrent_steps(ptrdiff_t hidden, int backwards) {
+    static const int64_t counts[] = {5, 5, 3, 1};
+    enum { STEPS = 4, ROWS = 5, TOTAL = 14 };
+    const ptrdiff_t wide = 3 * hidden, padded = (wide + ATTNX_PANEL - 1) / ATTNX_PANEL * ATTNX_PANEL;
+    struct cells x = make(ATTNX_F32, TOTAL * wide), weight = make(ATTNX_F32, padded * hidden),
+                 first = make(ATTNX_F32, ROWS * hidden), state = make(ATTNX_F32, ROWS * hidden);
+    struct cells gates = make(ATTNX_F32, ROWS * wide), out = make(ATTNX_F32, TOTAL * hidden);
+    struct attnx_recurrent_steps args = {.counts = counts, .steps = STEPS, .rows = TOTAL, .backwards = backwards};
+    args.maps = (struct attnx_linear){.x = state.data, .weight = weight.data, .out = gates.data, .in = hidden};
+    args.maps.outs = args.maps.out_row = wide, args.maps.x_row = hidden;
+    args.step = (struct attnx_recurrent){.x = x.data, .h = gates.data, .state = state.data, .out = out.data};
+    args.step.next_state = state.data, args.step.hidden = args.step.out_row = hidden;
+    args.step.x_row = args.step.h_row = wide;
+    memcpy(state.data, first.data, (size_t)state.count * sizeof(float));
+    expect("steps", (double)attnx_run_steps(&args, 3), ATTNX_OK, 0);
+    struct cells steps = make(ATTNX_F32, out.count), last = make(ATTNX_F32, state.count);
+    memcpy(steps.data, out.data, (size_t)out.count * sizeof(float));
+    memcpy(last.data, state.data, (size_t)state.count * sizeof(float));
+    memcpy(state.data, first.data, (size_t)state.count * sizeof(float));
+    for (ptrdiff_t i = 0; i < STEPS; i++) {
+        const ptrdiff_t s = backwards ? STEPS - 1 - i : i, row = s == 0 ? 0 : s == 1 ? 5 : s == 2 ? 10 : 13;
+        struct attnx_linear maps = args.maps;
+        struct attnx_recurrent step = args.step;
+        maps.rows = step.rows = counts[s];
+        step.x += row * wide, step.out += row * hidden;
+        expect("steps", (double)attnx_run(ATTNX_linear_f32, &maps, 1), ATTNX_OK, 0);
+        expect("steps", (double)attnx_run(ATTNX_recurrent_f32, &step, 1), ATTNX_OK, 0);
+    }
+    for (ptrdiff_t i = 0; i < out.count; i++) expect("steps", get(&steps, i), get(&out, i), 0);
+    for (ptrdiff_t i = 0; i < state.count; i++) expect("steps", get(&last, i), get(&state, i), 0);
+    free(x.data), free(weight.data), free(first.data), free(state.data), free(gates.data), free(out.data);
+    free(steps.data), free(last.data);
+}
