@@ -151,9 +151,8 @@ def likeliest(
     logs: Array = np.log(chances[at])
     largest = scores[at]
     if not np.isfinite(largest).all():
-        if not (largest < np.inf)[
-            ~ended if ended is not None else ...
-        ].all():  # false for a NaN, which argmax finds
+        going = slice(None) if ended is None else ~ended
+        if not (largest[going] < np.inf).all():  # false for a NaN, which argmax finds
             raise ValueError(_NOT_A_SCORE)
         logs[largest == -np.inf] = -np.inf  # everything is forbidden
     if ended is not None:
@@ -181,15 +180,13 @@ def scored(outcome: Any, live: Array, end_token: int) -> tuple[Array, Array | No
 
 
 def _checked(outcome: Any, rows: int, end_token: int) -> tuple[Array, Array | None]:
-    """Return a step's scores (rows, V) in float32 or float64, and its weights (rows, S)."""
+    """Return a step's scores (rows, V), and its weights (rows, S)."""
     scores, weights = outcome if isinstance(outcome, tuple) else (outcome, None)
     scores = _check.any_floats("step's scores", scores)
     if scores.ndim != 2 or len(scores) != rows or scores.shape[1] <= end_token:
         raise ValueError(
             f"step's scores must have shape ({rows}, more than {end_token}), got {scores.shape}"
         )
-    if _check.is_half(scores.dtype):
-        scores = scores.astype(np.float32)
     if weights is None:
         return scores, None
     looked = np.array(

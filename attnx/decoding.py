@@ -82,7 +82,7 @@ def greedy_search(
     Returns
     -------
     list of Hypothesis
-        One a row. Of equally probable tokens the lowest is taken.
+        One a row. Of equal scores that of the lowest token is taken.
 
     Raises
     ------

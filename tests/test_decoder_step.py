@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 from conftest import assert_same_bits
@@ -11,6 +13,7 @@ from test_decoder_cache import make
 from test_layers import draw, randomized
 
 from attnx.layers import TransformerDecoder, TransformerDecoderLayer
+from attnx.layers.decoder_cache import DecoderCache
 
 
 def test_steps_of_copies_and_of_other_decoders_do_not_meet() -> None:
@@ -68,3 +71,58 @@ def test_keeping_more_sequences_than_there_were() -> None:
     decoder(x[:, :2], cache=cache)
     cache.keep([1, 0, 1])
     assert_same_bits(decoder(x[[1, 0, 1], 2:], cache=cache), whole[[1, 0, 1], 2:])
+
+
+def test_a_layer_of_other_sizes_in_its_place() -> None:
+    """The layers of a decoder are a list that may be changed; the buffers have the sizes of those that were there."""
+    decoder = make()
+    x, memory = draw(2, 2, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 2)
+    decoder(x[:, :1], cache=cache)
+    decoder.layers[0] = TransformerDecoderLayer(24, 4, 4000)
+    whole, fresh = decoder(x, memory, tgt_is_causal=True), decoder.make_cache(memory, 2)
+    decoder(x[:, :1], cache=fresh)
+    cache._own, cache._memory = (
+        fresh._own,
+        fresh._memory,
+    )  # of the old layer: nothing of the new one's
+    assert_same_bits(decoder(x[:, 1:], cache=cache), whole[:, 1:])
+
+
+def test_a_dropped_cache_is_gone_at_once() -> None:
+    """No cycle waits for the collector with the keys and values of a finished sequence."""
+    decoder = make()
+    x, memory = draw(2, 2, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 2)
+    decoder(x[:, :1], cache=cache)
+    cache.keep([1])
+    decoder(x[:1, 1:], cache=cache)
+    keys = weakref.ref(cache._own[0])
+    gc.disable()
+    try:
+        del cache
+        assert keys() is None
+    finally:
+        gc.enable()
+
+
+def test_an_error_leaves_the_cache_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = make()
+    x, memory = draw(3, 3, 24), draw(3, 5, 24, seed=1)
+    whole = decoder(x, memory, tgt_is_causal=True)
+    cache = decoder.make_cache(memory, 3)
+    decoder(x[:, :2], cache=cache)
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecoderCache, "_memory_of", fails)
+        with pytest.raises(MemoryError):
+            cache.keep([2, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformerDecoderLayer, "_feed_forward", fails)
+        with pytest.raises(MemoryError):
+            decoder(x[:, 2:], cache=cache)
+    assert cache.lengths.tolist() == [2, 2, 2]
+    assert_same_bits(decoder(x[:, 2:], cache=cache), whole[:, 2:])

@@ -63,6 +63,8 @@ class DecoderCache:
     array([1, 1, 1, 1, 1, 1])
     """
 
+    _step: DecoderStep | None = None  # to the next position, made where it is first taken
+
     def __init__(
         self,
         layers: Sequence[TransformerDecoderLayer],
@@ -76,7 +78,6 @@ class DecoderCache:
         self._own = [KVCache(len(memory) * beams, heads, capacity, dim) for _ in layers]
         self._memory = [keys_values(layer.multihead_attn, memory) for layer in layers]
         self._memory_lengths = memory_lengths
-        self._step: DecoderStep | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes: not the step, whose buffers and calls are views of each other."""
@@ -84,9 +85,10 @@ class DecoderCache:
 
     def _step_of(self, layers: Sequence[TransformerDecoderLayer]) -> DecoderStep:
         """Return what takes these layers to the next position."""
-        if self._step is None or self._step.layers is not layers:
-            self._step = DecoderStep(layers, self)
-        return self._step
+        step = self._step
+        if step is None or step.layers != tuple(layers):
+            step = self._step = DecoderStep(layers, self)
+        return step
 
     @property
     def batch(self) -> int:
@@ -128,7 +130,8 @@ class DecoderCache:
             kv.reorder(rows)
         sources = np.asarray(rows) // beams
         if (sources != np.arange(self.batch) // beams).any():
-            self._give_each(sources)
+            self._memory, self._memory_lengths = self._memory_of(sources)
+            self.beams, self._step = 1, None
 
     def keep(self, rows: npt.ArrayLike) -> None:
         """Go on with some of the sequences alone, as greedy search does when others have ended.
@@ -136,7 +139,8 @@ class DecoderCache:
         Parameters
         ----------
         rows : array_like of int
-            (n,), each between 0 and B - 1: sequence i goes on as sequence rows[i]. From then on B is n.
+            (n,), each between 0 and B - 1: sequence i goes on as sequence rows[i]. From then on B is n. They move
+            within the buffers, which a ``copy.copy`` of the cache shares.
 
         Examples
         --------
@@ -154,15 +158,20 @@ class DecoderCache:
         if ((taken < 0) | (taken >= self.batch)).any():
             raise ValueError(f"rows must lie between 0 and {self.batch - 1}, got {taken.tolist()}")
         sources = taken // self.beams
-        self._own, self._step = [_kept(kv, taken) for kv in self._own], None
-        self._give_each(sources)
+        # All copies before the first write: memory may run out.
+        kept = [_kept(kv, taken) for kv in self._own]
+        memory, lengths = self._memory_of(sources)
+        for kv, (key, value) in kept:
+            longest = key.shape[2]
+            kv._key[:, :, :longest], kv._value[:, :, :longest] = key, value
+        self._own, self._step = [kv for kv, _ in kept], None
+        self._memory, self._memory_lengths, self.beams = memory, lengths, 1
 
-    def _give_each(self, sources: Lengths) -> None:
-        """Give each sequence a memory of its own, that of a source."""
-        lengths, self._step = self._memory_lengths, None
-        self._memory = [(key[sources], value[sources]) for key, value in self._memory]
-        self._memory_lengths = None if lengths is None else lengths[sources]
-        self.beams = 1
+    def _memory_of(self, sources: Lengths) -> tuple[list[KeyValue], Lengths | None]:
+        """Return a memory of its own for each sequence, that of a source."""
+        lengths = self._memory_lengths
+        memory = [(key[sources], value[sources]) for key, value in self._memory]
+        return memory, None if lengths is None else lengths[sources]
 
     def truncate(self, lengths: npt.ArrayLike) -> None:
         """Forget the newest positions, so that each sequence has a given length.
@@ -197,17 +206,17 @@ class DecoderCache:
             )
 
 
-def _kept(kv: KVCache, rows: Lengths) -> KVCache:
-    """Return a cache of some of the sequences, in the memory of all: new pages took a third of a step of 64."""
+def _kept(kv: KVCache, rows: Lengths) -> tuple[KVCache, KeyValue]:
+    """Return a cache for some of the sequences in the memory of all, and what is still to be written into it.
+
+    New pages would take a third of the time of a step of 64 words.
+    """
     longest, count = kv._filled.longest, len(rows)
     buffers = kv._key, kv._value
-    copies = [
-        buffer[rows, :, :longest] for buffer in buffers
-    ]  # before the first write: memory may run out
+    key, value = (buffer[rows, :, :longest] for buffer in buffers)
     kept = copy.copy(kv)
     if count > len(kv._key):
         kept._key, kept._value = (np.empty((count, *x.shape[1:]), x.dtype) for x in buffers)
     kept._key, kept._value = kept._key[:count], kept._value[:count]
-    kept._key[:, :, :longest], kept._value[:, :, :longest] = copies
     kept._filled = kv._filled.reorder(rows)
-    return kept
+    return kept, (key, value)

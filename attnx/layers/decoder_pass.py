@@ -24,6 +24,7 @@ from attnx.norm import layer_norm
 if TYPE_CHECKING:
     from attnx.cache import KVCache
     from attnx.layers.decoder_layer import TransformerDecoderLayer
+    from attnx.layers.decoder_step import DecoderStep
     from attnx.layers.norm import LayerNorm
     from attnx.layers.workspace import Workspace
 
@@ -141,9 +142,7 @@ def decode_cached(
     if targets.size and targets.shape[1] == 1 and all(x is None for x in asked):
         step = cache._step_of(stack.layers)
         if step.begin():
-            rows = stack.run(targets.reshape(batch, dim), step.attends, step.work)
-            step.end()
-            return rows.reshape(targets.shape).copy()  # the next step writes into the same buffers
+            return _ran(stack, targets, step)
     limits = as_limits("tgt_lengths", call.tgt_lengths, targets)
     shape = targets.shape[:2]
     own = [_attend_cached(kv, shape, call.tgt_mask, limits) for kv in cache._own]
@@ -170,6 +169,18 @@ def decode_cached(
     if weights is not None:
         weights[:] = [_beams_apart(array, batch, shape[1]) for array in weights]
     return _ended(result.reshape(targets.shape), limits)
+
+
+def _ran(stack: Stack, targets: FloatArray, step: DecoderStep) -> FloatArray:
+    """Return what a step that has begun makes of the targets (B, 1, d_model)."""
+    try:
+        rows = stack.run(targets.reshape(-1, targets.shape[2]), step.attends, step.work)
+        result = rows.reshape(targets.shape).copy()  # the next step writes into the same buffers
+        step.end()
+    except BaseException:
+        step.take_back()
+        raise
+    return result
 
 
 def as_limits(name: str, lengths: npt.ArrayLike | None, padded: FloatArray) -> Lengths | None:

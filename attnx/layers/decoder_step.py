@@ -16,6 +16,7 @@ from attnx.attention import attend_into
 from attnx.layers.module import FloatArray
 
 if TYPE_CHECKING:
+    from attnx._filled import Filled
     from attnx.cache import KVCache
     from attnx.layers.decoder_cache import DecoderCache, KeyValue
     from attnx.layers.decoder_layer import TransformerDecoderLayer
@@ -23,13 +24,22 @@ if TYPE_CHECKING:
     from attnx.layers.workspace import Workspace
 
 
+class _Positions:
+    """From where to where a step takes the sequences of a cache; what its layers share."""
+
+    __slots__ = ("after", "before")
+
+    def __init__(self, filled: Filled) -> None:
+        self.before = self.after = filled
+
+
 class DecoderStep:
     """The buffers of a cache's next positions, and how its layers attend in them.
 
     Attributes
     ----------
-    layers : sequence of TransformerDecoderLayer
-        Whose sizes the buffers have.
+    layers : tuple of TransformerDecoderLayer
+        The layers that it is for, whose sizes the buffers have.
     work : Workspace
         For one row of each sequence.
     attends : list of tuple of callable
@@ -37,43 +47,53 @@ class DecoderStep:
     """
 
     def __init__(self, layers: Sequence[TransformerDecoderLayer], cache: DecoderCache) -> None:
-        self.layers = layers
+        self.layers = tuple(layers)
         self.work = work = layers[0]._workspace(cache.batch)
         self._own = cache._own
-        self._lengths = np.empty(cache.batch, np.int64)
-        self._before = self._after = cache._own[0]._filled
+        self._positions = _Positions(cache._own[0]._filled)
         sources = (cache.batch // cache.beams, cache.beams)
         self.attends: list[tuple[Attend, Attend]] = [
-            (self._to_own(kv, work), _to_memory(work, sources, memory, cache._memory_lengths))
+            (
+                _to_own(kv, work, self._positions),
+                _to_memory(work, sources, memory, cache._memory_lengths),
+            )
             for kv, memory in zip(cache._own, cache._memory, strict=True)
         ]
 
     def begin(self) -> bool:
-        """Make room for a position of each sequence, or tell that there is none."""
-        self._before = before = self._own[0]._filled
-        self._after = after = before.append(1, None)
-        self._lengths[...] = after.lengths
-        return bool(after.longest <= self._own[0]._key.shape[2])
+        """Go on to a position behind those of each sequence, or tell that there is no room for it."""
+        before = self._own[0]._filled
+        after = before.append(1, None)
+        if after.longest > self._own[0]._key.shape[2]:
+            return False
+        self._positions.before, self._positions.after = before, after
+        return True
 
     def end(self) -> None:
         """Count the positions, now that all layers have them."""
         for kv in self._own:
-            kv._filled = self._after
+            kv._filled = self._positions.after
 
-    def _to_own(self, kv: KVCache, work: Workspace) -> Attend:
-        query, key, value, out = (
-            rows[:, :, np.newaxis]
-            for rows in (work.query, work.key, work.value, work.attended_heads)
-        )
-        # Every key up to the newest is visible to it, so the lengths say all; they are written at each step.
-        call = _call((query, kv._key, kv._value), "bhld")._replace(key_lengths=self._lengths)
+    def take_back(self) -> None:
+        """Leave the cache as it was, after an error."""
+        for kv in self._own:
+            kv._filled = self._positions.before
 
-        def attend(_: Workspace) -> None:
-            _buffers.write(kv._key, key, self._before, self._after)
-            _buffers.write(kv._value, value, self._before, self._after)
-            attend_into(call, out)
 
-        return attend
+def _to_own(kv: KVCache, work: Workspace, positions: _Positions) -> Attend:
+    query, key, value, out = (
+        rows[:, :, np.newaxis] for rows in (work.query, work.key, work.value, work.attended_heads)
+    )
+    # Every key up to the newest is visible to it, so the lengths say all.
+    call = _call((query, kv._key, kv._value), "bhld")
+
+    def attend(_: Workspace) -> None:
+        before, after = positions.before, positions.after
+        _buffers.write(kv._key, key, before, after)
+        _buffers.write(kv._value, value, before, after)
+        attend_into(call._replace(key_lengths=after.lengths), out)
+
+    return attend
 
 
 def _to_memory(work: Workspace, sources: tuple[int, int], memory: KeyValue, lengths: Any) -> Attend:

@@ -137,6 +137,17 @@ static ptrdiff_t linear_unit(const struct attnx_linear *a) {
     return tile < ATTNX_PANEL ? ATTNX_PANEL : tile;
 }
 
+/* How often, at most `most` times, the columns of so many blocks of rows are cut: so that the thread with most tasks has the
+ * smallest share of all, and of equal shares in the smallest tasks. */
+static ptrdiff_t linear_cuts(ptrdiff_t blocks, ptrdiff_t most, ptrdiff_t threads) {
+    ptrdiff_t best = most > 0, fewest = (blocks + threads - 1) / threads;
+    for (ptrdiff_t cuts = 2; cuts <= most; cuts++) {
+        const ptrdiff_t turns = (blocks * cuts + threads - 1) / threads;
+        if (turns * best <= fewest * cuts) best = cuts, fewest = turns;
+    }
+    return best;
+}
+
 static void linear_plan_f32(const void *args, struct attnx_plan *plan) {
     const struct attnx_linear *a = args;
     const ptrdiff_t fit = linear_row_bytes / (ptrdiff_t)sizeof *a->x / (a->in + 1) / LINEAR_ROWS * LINEAR_ROWS;
@@ -152,10 +163,8 @@ static void linear_plan_f32(const void *args, struct attnx_plan *plan) {
     const ptrdiff_t rows = even ? (a->rows + even - 1) / even : 0;
     plan->grain = (rows + !rows + LINEAR_ROWS - 1) / LINEAR_ROWS * LINEAR_ROWS;
     const ptrdiff_t blocks = (a->rows + plan->grain - 1) / plan->grain;
-    ptrdiff_t cuts = blocks ? (linear_tasks * threads + blocks - 1) / blocks : 0;
-    if (cuts > fits) cuts = fits;
-    while (cuts > 1 && blocks * cuts > threads && blocks * cuts % threads) cuts--;
-    plan->tasks = blocks * cuts;
+    const ptrdiff_t most_cuts = blocks ? (linear_tasks * threads + blocks - 1) / blocks : 0;
+    plan->tasks = blocks * linear_cuts(blocks, most_cuts < fits ? most_cuts : fits, threads);
     plan->work = (double)a->rows * (double)a->in * (double)a->outs / f32_width;
     plan->scratch = (size_t)(plan->grain * (a->in + linear_sums_row) + f32_width) * sizeof *a->x;
 }
