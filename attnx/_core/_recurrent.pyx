@@ -13,7 +13,7 @@ np.import_array()
 
 def steps(np.ndarray x, weight, states, np.ndarray counts, bint backwards, np.ndarray gates, np.ndarray out,
           int num_threads):
-    """Take states, a state or state and cell, in place through all steps; weight: panels and bias, which may be None."""
+    """Take states (a state, or state and cell) in place through all steps; weight: panels, and a bias or None."""
     cdef attnx_recurrent_steps args
     cdef attnx_linear *maps = &args.maps
     cdef attnx_recurrent *step = &args.step
