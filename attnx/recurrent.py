@@ -43,11 +43,11 @@ def recurrent_into(
     gates = np.empty((len(states[0]), weight.out_features), np.float32)
     part = max(1, _PART // (gates.size * weight.in_features + 1))
     begins = range(0, len(counts), part)  # one, nearly always
+    ends = np.cumsum(counts)
     for begin in reversed(begins) if backwards else begins:
-        of_part = counts[begin : begin + part]
-        first = int(counts[:begin].sum()) if begin else 0
-        rows = slice(first, first + int(of_part.sum())) if len(begins) > 1 else slice(None)
+        end = min(begin + part, len(counts))
+        rows = slice(ends[begin - 1] if begin else 0, ends[end - 1])
         _recurrent.steps(
-            x[rows], (weight.panels, bias), states, of_part, backwards, gates, out[rows],
+            x[rows], (weight.panels, bias), states, counts[begin:end], backwards, gates, out[rows],
             threads_for(None),
         )  # fmt: skip

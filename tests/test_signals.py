@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 from conftest import assert_same_bits
 from test_layers import draw
@@ -20,13 +19,12 @@ def test_a_long_way_through_the_steps_sees_signals() -> None:
     for i in range(0, 400, 100):
         part, state = layer(x[:, i : i + 100], state)
         assert_same_bits(part, whole[:, i : i + 100])
-    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.monotonic()))
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
     try:
-        begin = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         layer(x)
-        end = time.monotonic()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert not seen or seen[0] - begin < max(0.2, (end - begin) / 2)
+    # 75 parts of a millisecond or more. In one call of the core all alarms are one; around it there are four.
+    assert len(seen) >= 20
