@@ -26,7 +26,7 @@ MACROS = [("_GNU_SOURCE", "1"), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")
 MACROS.append(("ATTNX_BUILD_FLAGS", '"' + " ".join(FLAGS + HARDENING) + '"'))  # for attnx info
 
 
-def extension(noun: str, sources: list[str]) -> Extension:
+def extension(noun: str, sources: list[str], flags: list[str]) -> Extension:
     """Return the extension of one noun of attnx._core."""
     return Extension(
         f"attnx._core._{noun}",
@@ -34,15 +34,16 @@ def extension(noun: str, sources: list[str]) -> Extension:
         include_dirs=["src", numpy.get_include()],
         depends=glob("src/**/*.h", recursive=True) + ["src/ops.inc"],
         define_macros=MACROS,
-        extra_compile_args=FLAGS + HARDENING,
+        extra_compile_args=FLAGS + HARDENING + flags,
         extra_link_args=LINK,
     )
 
 
 # _runtime holds the C library; the others reach it through Cython's C-level import, so there is one thread team.
-EXTENSIONS = [extension("runtime", sorted(glob("src/*.c") + glob("src/isa/*.c")))]
+# They only pass arrays on: for size, they are 171 KB of a wheel, with -O3 206 KB, and no call is slower.
+EXTENSIONS = [extension("runtime", sorted(glob("src/*.c") + glob("src/isa/*.c")), [])]
 EXTENSIONS += [
-    extension(noun, [])
+    extension(noun, [], ["-Os"])
     for noun in (
         "arrays",
         "attention",
