@@ -216,6 +216,8 @@ static int K(block_scores)(const struct attnx_attention *a, const struct K(head)
     const int plain = whole && !head->bias && !a->slopes && !a->relative;
     const int few = K(are_few)(a, &a->key, rows->count);
     if (state == K(mask_hides_all)) return 0;
+    K(mask_ahead)(&a->bias, head->bias, rows, first, keys);
+    K(mask_ahead)(&a->mask, head->mask, rows, first, keys);
     if (few) K(scores_few)(a, head, rows, first, keys, scratch->s);
     else K(scores)(a, head, rows, first, keys, scratch->s, scratch->converted);
     if (a->softcap > 0) K(softcap)(a, rows, keys, scratch->s);
