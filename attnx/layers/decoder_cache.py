@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from attnx import _buffers
 from attnx.cache import KVCache
 from attnx.layers.decoder_step import DecoderStep
 from attnx.layers.module import FloatArray
@@ -75,7 +76,11 @@ class DecoderCache:
     ) -> None:
         heads, dim = layers[0].nhead, layers[0].self_attn.head_dim
         self.beams = beams
-        self._own = [KVCache(len(memory) * beams, heads, capacity, dim) for _ in layers]
+        shape = (len(memory) * beams, heads, _buffers.size("capacity", capacity), dim)
+        # One array, and not of zeros: the allocator keeps its pages. With new ones at every call the Pronouncer did 64 words
+        # in 1.2 times the time.
+        buffers = np.empty((len(layers), 2, *shape), np.float32)
+        self._own = [KVCache.from_buffers(key, value) for key, value in buffers]
         self._memory = [keys_values(layer.multihead_attn, memory) for layer in layers]
         self._memory_lengths = memory_lengths
 
