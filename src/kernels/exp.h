@@ -60,4 +60,3 @@ ATTNX_INLINE V(v) K(exp)(V(v) x) {
 #undef LN2_HI
 #undef LN2_LO
 #undef LOG2E
-#undef EXP_MOST

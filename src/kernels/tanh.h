@@ -14,14 +14,28 @@ static const float K(tanh_poly)[] = {-6.27423944e-3f, 2.10716789e-2f, -5.3852309
 enum { K(tanh_terms) = 5 };
 #endif
 
-ATTNX_INLINE V(v) K(tanh)(V(v) x) {
-    const V(v) size = V(abs)(x), u = V(mul)(x, x), one = V(set1)(1);
-    V(v) p = V(set1)(K(tanh_poly)[0]);
+/* tanh of `count` vectors in place, at most EXP_MOST, side by side as in exp.h. */
+ATTNX_INLINE void K(tanhs)(V(v) *x, const int count) {
+    const V(v) one = V(set1)(1);
+    V(v) t[EXP_MOST], near[EXP_MOST];
     ATTNX_UNROLL
-    for (int i = 1; i < K(tanh_terms); i++) p = V(fma)(p, u, V(set1)(K(tanh_poly)[i]));
-    const V(v) near = V(fma)(V(mul)(x, u), p, x);
-    const V(v) t = K(exp)(V(mul)(size, V(set1)(-2)));
-    const V(v) far = V(div)(V(sub)(one, t), V(add)(one, t));
-    const V(v) signed_far = V(select)(V(lt)(x, V(set1)(0)), V(sub)(V(set1)(0), far), far);
-    return V(select)(V(lt)(size, V(set1)((real)0.55)), near, signed_far);
+    for (int i = 0; i < count; i++) t[i] = V(mul)(V(abs)(x[i]), V(set1)(-2)), near[i] = V(set1)(K(tanh_poly)[0]);
+    K(exps)(t, count);
+    ATTNX_UNROLL
+    for (int k = 1; k < K(tanh_terms); k++) {
+        ATTNX_UNROLL
+        for (int i = 0; i < count; i++) near[i] = V(fma)(near[i], V(mul)(x[i], x[i]), V(set1)(K(tanh_poly)[k]));
+    }
+    ATTNX_UNROLL
+    for (int i = 0; i < count; i++) {
+        near[i] = V(fma)(V(mul)(x[i], V(mul)(x[i], x[i])), near[i], x[i]);
+        const V(v) far = V(div)(V(sub)(one, t[i]), V(add)(one, t[i]));
+        const V(v) signed_far = V(select)(V(lt)(x[i], V(set1)(0)), V(sub)(V(set1)(0), far), far);
+        x[i] = V(select)(V(lt)(V(abs)(x[i]), V(set1)((real)0.55)), near[i], signed_far);
+    }
+}
+
+ATTNX_INLINE V(v) K(tanh)(V(v) x) {
+    K(tanhs)(&x, 1);
+    return x;
 }
