@@ -116,27 +116,30 @@ class Recurrent(Module):
         steps = Steps(rows, length, limits)
         sorted_states = [steps.sort(state) for state in given]
         packed = steps.pack(inputs.reshape(rows, length, self.input_size))
-        for number, weights in enumerate(self._weights):
-            first = number * self._directions
-            part = [state[first : first + self._directions] for state in sorted_states]
-            packed = self._layer(weights, packed, part, steps.counts)
-        outputs = steps.unpack(packed).reshape(*batch, length, packed.shape[1])
+        first = self._weights[0]
+        gates = linear(packed, first.ih, first.bias_ih)
+        outputs = steps.unpack(self._through(gates, sorted_states, steps.counts))
+        outputs = outputs.reshape(*batch, length, self._directions * self.hidden_size)
         return outputs, [steps.restore(state).reshape(shape) for state in sorted_states]
 
-    def _layer(
-        self, weights: Weights, packed: FloatArray, states: list[FloatArray], counts: Indices
-    ) -> FloatArray:
-        """Take rows (T, in) to (T, directions * H), and the states (directions, B, H) in place."""
+    def _through(self, gates: FloatArray, states: list[FloatArray], counts: Indices) -> FloatArray:
+        """Take what the first layer's gates get of the input, row by row, to the outputs (T, directions * H).
+
+        The states (layers * directions, B, H) are taken along in place.
+        """
         hidden, wide = self.hidden_size, self._gates * self.hidden_size
-        inputs = linear(packed, weights.ih, weights.bias_ih)
-        outputs = np.empty((len(packed), self._directions * hidden), np.float32)
-        for direction, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
-            # Backwards, sequences without a step have not begun.
-            recurrent_into(
-                inputs[:, direction * wide : (direction + 1) * wide], hh, bias_hh,
-                tuple(state[direction] for state in states), counts,
-                outputs[:, direction * hidden : (direction + 1) * hidden], backwards=direction == 1,
-            )  # fmt: skip
+        outputs = gates
+        for number, weights in enumerate(self._weights):
+            if number:
+                gates = linear(outputs, weights.ih, weights.bias_ih)
+            outputs = np.empty((len(gates), self._directions * hidden), np.float32)
+            for way, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
+                # Backwards, sequences without a step have not begun.
+                recurrent_into(
+                    gates[:, way * wide : (way + 1) * wide], hh, bias_hh,
+                    tuple(state[number * self._directions + way] for state in states), counts,
+                    outputs[:, way * hidden : (way + 1) * hidden], backwards=way == 1,
+                )  # fmt: skip
         return outputs
 
 

@@ -7,6 +7,8 @@ order of PyTorch's packed sequences.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,13 +43,13 @@ class Steps:
         first = np.repeat(np.cumsum(counts) - counts, counts)
         self._at = self.order[np.arange(len(step)) - first] * length + step
 
-    def pack(self, padded: FloatArray) -> FloatArray:
+    def pack(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the rows (T, F) of sequences (B, L, F)."""
         batch, length = self._shape
         if self.order is None:
             return padded.swapaxes(0, 1).reshape(batch * length, padded.shape[2])
         rows = padded.reshape(batch * length, padded.shape[2])
-        packed: FloatArray = np.take(rows, self._at, axis=0)
+        packed: npt.NDArray[Any] = np.take(rows, self._at, axis=0)
         return packed
 
     def unpack(self, packed: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from attnx.additive import additive_attention_into
 from attnx.layers import GRU, AdditiveAttention, Linear
 from attnx.layers.module import FloatArray
+from attnx.layers.steps import Steps
 from attnx.linear import linear, linear_into
 from attnx.models.documents import Document
 from attnx.models.pronouncer_weights import Weights, load_into
@@ -40,9 +41,10 @@ class Seq2Seq:
         self._output = Linear(combined, len(self._phonemes))
         for name in ("encoder", "start", "decoder", "attention", "combine", "output"):
             load_into(getattr(self, "_" + name), weights, name)
-        # What the decoder makes of each phoneme does not depend on its state.
-        (decoder,) = self._decoder._weights
-        self._inputs = linear(self._phonemes, decoder.ih, decoder.bias_ih)
+        # What the GRUs make of each letter and each phoneme does not depend on their states.
+        encoder, decoder = self._encoder._weights[0], self._decoder._weights[0]
+        self._letter_gates = linear(self._letters, encoder.ih, encoder.bias_ih)
+        self._phoneme_gates = linear(self._phonemes, decoder.ih, decoder.bias_ih)
 
     def steps(self, letters: Tokens, lengths: Tokens | None, most: int) -> Seq2SeqSteps:
         """Return the steps that pronounce words of letters (B, S), at most so many of them."""
@@ -58,7 +60,11 @@ class Seq2Seq:
 
     def _encode(self, letters: Tokens, lengths: Tokens | None) -> tuple[FloatArray, FloatArray]:
         """Return the outputs (B, S, 2 * hidden) and the decoder's first state (1, B, width)."""
-        memory, state = self._encoder(self._letters[letters], lengths=lengths)
+        encoder, steps = self._encoder, Steps(len(letters), letters.shape[1], lengths)
+        gates = self._letter_gates[steps.pack(letters[:, :, np.newaxis])[:, 0]]
+        state = np.zeros((2 * encoder.num_layers, len(letters), encoder.hidden_size), np.float32)
+        memory = steps.unpack(encoder._through(gates, [state], steps.counts))
+        state = steps.restore(state)
         last = np.concatenate((state[-2], state[-1]), axis=-1)
         return memory, np.tanh(self._start(last))[None]
 
@@ -95,8 +101,8 @@ class Seq2SeqSteps:
         combine, output = model._combine, model._output
         (weights,) = model._decoder._weights
         recurrent_into(
-            model._inputs[tokens], weights.hh[0], weights.bias_hh[0], (self._state,), self._count,
-            self._states,
+            model._phoneme_gates[tokens], weights.hh[0], weights.bias_hh[0], (self._state,),
+            self._count, self._states,
         )  # fmt: skip
         weight, _, score_weight = attention._weights
         linear_into(self._states, weight, attention._bias, self._query)
