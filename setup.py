@@ -23,7 +23,7 @@ if platform.machine() == "x86_64":
     HARDENING.append("-fcf-protection")
 LINK = ["-fopenmp", "-Wl,-z,relro,-z,now,-z,noexecstack", "-Wl,-s"]
 MACROS = [("_GNU_SOURCE", "1"), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
-MACROS.append(("ATTNX_BUILD_FLAGS", '"' + " ".join(FLAGS + HARDENING) + '"'))  # for attnx info
+MACROS.append(("ATTNX_BUILD_FLAGS", '"' + " ".join(FLAGS + HARDENING) + '"'))  # attnx info
 
 
 def extension(noun: str, sources: list[str], flags: list[str]) -> Extension:
@@ -40,7 +40,7 @@ def extension(noun: str, sources: list[str], flags: list[str]) -> Extension:
 
 
 # _runtime holds the C library; the others reach it through Cython's C-level import, so there is one thread team.
-# They only pass arrays on: for size, they are 171 KB of a wheel, with -O3 206 KB, and no call is slower.
+# Those only pass arrays on: at -Os they are 171 KB of a wheel, at -O3 206 KB, and no call is slower.
 EXTENSIONS = [extension("runtime", sorted(glob("src/*.c") + glob("src/isa/*.c")), [])]
 EXTENSIONS += [
     extension(noun, [], ["-Os"])

@@ -116,30 +116,32 @@ class Recurrent(Module):
         steps = Steps(rows, length, limits)
         sorted_states = [steps.sort(state) for state in given]
         packed = steps.pack(inputs.reshape(rows, length, self.input_size))
-        first = self._weights[0]
-        gates = linear(packed, first.ih, first.bias_ih)
-        outputs = steps.unpack(self._through(gates, sorted_states, steps.counts))
-        outputs = outputs.reshape(*batch, length, self._directions * self.hidden_size)
+        for number in range(self.num_layers):
+            packed = self._layer(
+                number, self._gates_of(number, packed), sorted_states, steps.counts
+            )
+        outputs = steps.unpack(packed).reshape(*batch, length, packed.shape[1])
         return outputs, [steps.restore(state).reshape(shape) for state in sorted_states]
 
-    def _through(self, gates: FloatArray, states: list[FloatArray], counts: Indices) -> FloatArray:
-        """Take what the first layer's gates get of the input, row by row, to the outputs (T, directions * H).
+    def _gates_of(self, number: int, packed: FloatArray) -> FloatArray:
+        """Return what a layer's gates get of rows (T, in): (T, directions * gates * H)."""
+        weights = self._weights[number]
+        return linear(packed, weights.ih, weights.bias_ih)
 
-        The states (layers * directions, B, H) are taken along in place.
-        """
+    def _layer(
+        self, number: int, gates: FloatArray, states: list[FloatArray], counts: Indices
+    ) -> FloatArray:
+        """Return a layer's outputs (T, directions * H); its part of the states (N, B, H) goes along in place."""
         hidden, wide = self.hidden_size, self._gates * self.hidden_size
-        outputs = gates
-        for number, weights in enumerate(self._weights):
-            if number:
-                gates = linear(outputs, weights.ih, weights.bias_ih)
-            outputs = np.empty((len(gates), self._directions * hidden), np.float32)
-            for way, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
-                # Backwards, sequences without a step have not begun.
-                recurrent_into(
-                    gates[:, way * wide : (way + 1) * wide], hh, bias_hh,
-                    tuple(state[number * self._directions + way] for state in states), counts,
-                    outputs[:, way * hidden : (way + 1) * hidden], backwards=way == 1,
-                )  # fmt: skip
+        weights, first = self._weights[number], number * self._directions
+        outputs = np.empty((len(gates), self._directions * hidden), np.float32)
+        for direction, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
+            # Backwards, sequences without a step have not begun.
+            recurrent_into(
+                gates[:, direction * wide : (direction + 1) * wide], hh, bias_hh,
+                tuple(state[first + direction] for state in states), counts,
+                outputs[:, direction * hidden : (direction + 1) * hidden], backwards=direction == 1,
+            )  # fmt: skip
         return outputs
 
 

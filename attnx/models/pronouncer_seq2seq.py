@@ -9,7 +9,7 @@ from attnx.additive import additive_attention_into
 from attnx.layers import GRU, AdditiveAttention, Linear
 from attnx.layers.module import FloatArray
 from attnx.layers.steps import Steps
-from attnx.linear import linear, linear_into
+from attnx.linear import linear_into
 from attnx.models.documents import Document
 from attnx.models.pronouncer_weights import Weights, load_into
 from attnx.recurrent import recurrent_into
@@ -30,7 +30,7 @@ class Seq2Seq:
     """
 
     def __init__(self, config: Document, weights: Weights) -> None:
-        self._letters, self._phonemes = weights["letters.weight"], weights["phonemes.weight"]
+        letters, self._phonemes = weights["letters.weight"], weights["phonemes.weight"]
         embedding, hidden = config.size("embedding"), config.size("encoder")
         width, combined = config.size("decoder"), config.size("combine")
         self._encoder = GRU(embedding, hidden, config.size("encoder_layers"), bidirectional=True)
@@ -42,9 +42,8 @@ class Seq2Seq:
         for name in ("encoder", "start", "decoder", "attention", "combine", "output"):
             load_into(getattr(self, "_" + name), weights, name)
         # What the GRUs make of each letter and each phoneme does not depend on their states.
-        encoder, decoder = self._encoder._weights[0], self._decoder._weights[0]
-        self._letter_gates = linear(self._letters, encoder.ih, encoder.bias_ih)
-        self._phoneme_gates = linear(self._phonemes, decoder.ih, decoder.bias_ih)
+        self._letter_gates = self._encoder._gates_of(0, letters)
+        self._phoneme_gates = self._decoder._gates_of(0, self._phonemes)
 
     def steps(self, letters: Tokens, lengths: Tokens | None, most: int) -> Seq2SeqSteps:
         """Return the steps that pronounce words of letters (B, S), at most so many of them."""
@@ -63,7 +62,11 @@ class Seq2Seq:
         encoder, steps = self._encoder, Steps(len(letters), letters.shape[1], lengths)
         gates = self._letter_gates[steps.pack(letters[:, :, np.newaxis])[:, 0]]
         state = np.zeros((2 * encoder.num_layers, len(letters), encoder.hidden_size), np.float32)
-        memory = steps.unpack(encoder._through(gates, [state], steps.counts))
+        packed = encoder._layer(0, gates, [state], steps.counts)
+        for number in range(1, encoder.num_layers):
+            gates = encoder._gates_of(number, packed)
+            packed = encoder._layer(number, gates, [state], steps.counts)
+        memory = steps.unpack(packed)
         state = steps.restore(state)
         last = np.concatenate((state[-2], state[-1]), axis=-1)
         return memory, np.tanh(self._start(last))[None]
