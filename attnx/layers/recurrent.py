@@ -116,10 +116,7 @@ class Recurrent(Module):
         steps = Steps(rows, length, limits)
         sorted_states = [steps.sort(state) for state in given]
         packed = steps.pack(inputs.reshape(rows, length, self.input_size))
-        for number in range(self.num_layers):
-            packed = self._layer(
-                number, self._gates_of(number, packed), sorted_states, steps.counts
-            )
+        packed = self._through(self._gates_of(0, packed), sorted_states, steps.counts)
         outputs = steps.unpack(packed).reshape(*batch, length, packed.shape[1])
         return outputs, [steps.restore(state).reshape(shape) for state in sorted_states]
 
@@ -127,6 +124,14 @@ class Recurrent(Module):
         """Return what a layer's gates get of rows (T, in): (T, directions * gates * H)."""
         weights = self._weights[number]
         return linear(packed, weights.ih, weights.bias_ih)
+
+    def _through(self, gates: FloatArray, states: list[FloatArray], counts: Indices) -> FloatArray:
+        """Return the last layer's outputs, from the first one's gates; the states go along in place."""
+        packed = self._layer(0, gates, states, counts)
+        del gates  # the largest array there is
+        for number in range(1, self.num_layers):
+            packed = self._layer(number, self._gates_of(number, packed), states, counts)
+        return packed
 
     def _layer(
         self, number: int, gates: FloatArray, states: list[FloatArray], counts: Indices

@@ -62,11 +62,7 @@ class Seq2Seq:
         encoder, steps = self._encoder, Steps(len(letters), letters.shape[1], lengths)
         gates = self._letter_gates[steps.pack(letters[:, :, np.newaxis])[:, 0]]
         state = np.zeros((2 * encoder.num_layers, len(letters), encoder.hidden_size), np.float32)
-        packed = encoder._layer(0, gates, [state], steps.counts)
-        for number in range(1, encoder.num_layers):
-            gates = encoder._gates_of(number, packed)
-            packed = encoder._layer(number, gates, [state], steps.counts)
-        memory = steps.unpack(packed)
+        memory = steps.unpack(encoder._through(gates, [state], steps.counts))
         state = steps.restore(state)
         last = np.concatenate((state[-2], state[-1]), axis=-1)
         return memory, np.tanh(self._start(last))[None]
