@@ -156,6 +156,19 @@ def scaled_dot_product_attention(
     """
     if value is None:  # which would ask for the weights
         raise TypeError("value must be an array, got None")
+    if (
+        (attn_mask is bias is window is key_lengths is query_lengths is scale is softcap is sinks is None)
+        and type(is_causal) is bool
+        and type(query_offset) is int
+        and query_offset == 0
+        and not return_lse
+        and layout in ("bhld", "blhd")
+    ):
+        result = _attention.usual(
+            query, key, value, is_causal, layout == "blhd", out, threads_for(num_threads)
+        )
+        if result is not None:
+            return result
     call = _attention_call.dense(
         (query, key, value), attn_mask, is_causal=is_causal, query_offset=query_offset, window=window,
         key_lengths=key_lengths, query_lengths=query_lengths, scale=scale, layout=layout,

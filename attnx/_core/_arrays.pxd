@@ -13,6 +13,9 @@ cdef struct Strides:
     Py_ssize_t batch[MAX_AXES]
 
 
+cpdef bint plain(x)
+cpdef bint folded(np.ndarray a)
+cpdef bint apart(np.ndarray out, np.ndarray a=*, np.ndarray b=*, np.ndarray c=*, np.ndarray d=*)
 cdef void describe(attnx_array *to, Strides *strides, np.ndarray array, int batch_axes, int inner) noexcept
 
 

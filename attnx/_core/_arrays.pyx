@@ -8,7 +8,7 @@ from attnx._core.c_attnx cimport attnx_array
 np.import_array()
 
 
-def plain(x):
+cpdef bint plain(x):
     """Say whether x is an aligned, native float32, 64 or 16 ndarray of 3 axes or more, the last of stride one."""
     if not np.PyArray_CheckExact(x):
         return False
@@ -48,7 +48,7 @@ cdef bint outside(np.ndarray a, char *begin, char *end) noexcept:
     return first >= end or last <= begin
 
 
-def folded(np.ndarray a):
+cpdef bint folded(np.ndarray a):
     """Say whether two elements may share memory: exact for every view that slicing and transposing make."""
     cdef int i, j, shortest, _, axes = np.PyArray_NDIM(a)
     cdef np.npy_intp reach = np.PyArray_ITEMSIZE(a), step
@@ -72,7 +72,7 @@ def folded(np.ndarray a):
     return False
 
 
-def apart(np.ndarray out, np.ndarray a=None, np.ndarray b=None, np.ndarray c=None, np.ndarray d=None):
+cpdef bint apart(np.ndarray out, np.ndarray a=None, np.ndarray b=None, np.ndarray c=None, np.ndarray d=None):
     """Say whether out is aligned, writeable, not folded, and its memory before or after that of the others."""
     cdef char *begin
     cdef char *end

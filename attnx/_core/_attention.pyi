@@ -9,3 +9,12 @@ def attention(
     num_threads: int,
     stage: int = -1,
 ) -> None: ...
+def usual(
+    query: object,
+    key: object,
+    value: object,
+    is_causal: bool,
+    rows_first: bool,
+    out: object,
+    num_threads: int,
+) -> NDArray[Any] | None: ...

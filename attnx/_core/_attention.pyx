@@ -1,16 +1,18 @@
 """Attention: checked arrays into struct attnx_attention."""
 
 cimport numpy as np
+from libc.math cimport sqrt
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from attnx._core._arrays cimport Strides, describe, pointer
+from attnx._core._arrays cimport MAX_AXES, Strides, apart, describe, plain, pointer
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport (
     ATTNX_attention_f32,
     ATTNX_attention_f64,
     ATTNX_attention_weights_f32,
     ATTNX_attention_weights_f64,
+    attnx_array,
     attnx_attention,
     attnx_op,
     attnx_stage,
@@ -65,3 +67,66 @@ def attention(call, np.ndarray out, np.ndarray lse, int num_threads, int stage=-
         op = ATTNX_attention_f64 if double else ATTNX_attention_f32
     with nogil:
         run(op, &args, num_threads)
+
+
+def usual(query, key, value, bint is_causal, bint rows_first, out, int num_threads):
+    """Return the attention of three plain arrays of one real dtype and one batch, without options.
+
+    None, and nothing has been done, where anything is less plain: Python then asks all the questions, which cost three
+    microseconds of a call that needs ten.
+    """
+    cdef attnx_attention args
+    cdef CallArrays room
+    if not (plain(query) and plain(key) and plain(value)) or not shapes_agree(&args, &room, query, key, value, rows_first):
+        return None
+    cdef int axes = np.PyArray_NDIM(<np.ndarray> query), kind = np.PyArray_TYPE(<np.ndarray> query), i
+    cdef np.npy_intp shape[MAX_AXES]
+    for i in range(axes - 1):
+        shape[i] = np.PyArray_DIMS(<np.ndarray> query)[i]
+    shape[axes - 1] = args.value_dim
+    if out is None:
+        out = np.PyArray_EMPTY(axes, shape, kind, 0)
+    elif not (plain(out) and np.PyArray_TYPE(out) == kind and np.PyArray_NDIM(out) == axes
+              and np.PyArray_CompareLists(shape, np.PyArray_DIMS(out), axes) and apart(out, query, key, value)):
+        return None
+    describe_rows(&args.query, &room.strides[0], query, rows_first)
+    describe_rows(&args.key, &room.strides[1], key, rows_first)
+    describe_rows(&args.value, &room.strides[2], value, rows_first)
+    describe_rows(&args.out, &room.strides[3], out, rows_first)
+    args.scale, args.window_left, args.window_right = 1 / sqrt(<double> args.head_dim), -1, 0 if is_causal else -1
+    cdef attnx_op op = ATTNX_attention_f64 if kind == np.NPY_DOUBLE else ATTNX_attention_f32
+    with nogil:
+        run(op, &args, num_threads)
+    return out
+
+
+cdef bint shapes_agree(attnx_attention *args, CallArrays *room, np.ndarray q, np.ndarray k, np.ndarray v, bint rows_first):
+    """Say whether three arrays are of one real dtype and batch, nothing in them is empty, and fill in their sizes."""
+    cdef int kind = np.PyArray_TYPE(q), axes = np.PyArray_NDIM(q), i
+    cdef int head = axes - 2 if rows_first else axes - 3, row = axes - 3 if rows_first else axes - 2, last = axes - 1
+    cdef np.npy_intp *x = np.PyArray_DIMS(q)
+    cdef np.npy_intp *y = np.PyArray_DIMS(k)
+    cdef np.npy_intp *z = np.PyArray_DIMS(v)
+    if kind == np.NPY_FLOAT16 or np.PyArray_TYPE(k) != kind or np.PyArray_TYPE(v) != kind:
+        return False
+    if np.PyArray_NDIM(k) != axes or np.PyArray_NDIM(v) != axes or not np.PyArray_CompareLists(x, y, axes - 3):
+        return False
+    if not np.PyArray_CompareLists(y, z, axes - 1) or x[last] != y[last] or np.PyArray_SIZE(k) == 0 or x[head] % y[head]:
+        return False
+    if np.PyArray_SIZE(q) == 0 or z[last] == 0:
+        return False
+    memset(args, 0, sizeof(args[0]))
+    args.batch, args.batch_axes, args.batch_shape = 1, axes - 3, room.shape
+    for i in range(axes - 3):
+        room.shape[i] = x[i]
+        args.batch *= x[i]
+    args.heads, args.group, args.query_len, args.key_len = x[head], x[head] // y[head], x[row], y[row]
+    args.head_dim, args.value_dim = x[last], z[last]
+    return True
+
+
+cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, bint rows_first) noexcept:
+    """Fill in data and strides of an array whose batch axes are all there."""
+    describe(to, strides, array, np.PyArray_NDIM(array) - 3, 3)
+    if rows_first:
+        to.head, to.row = to.row, to.head
