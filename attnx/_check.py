@@ -124,6 +124,8 @@ def integers(name: str, x: ArrayLike, shape: tuple[int, ...]) -> Array:
     a = array(name, x)
     if a.dtype.kind not in "iu" or not a.dtype.isnative:
         raise TypeError(f"{name} must be integers, got {a.dtype}")
+    if a.shape == shape:
+        return a.astype(np.int64, order="C")
     try:
         copy = np.empty(shape, np.int64)
         copy[...] = np.broadcast_to(a, shape)
@@ -139,7 +141,7 @@ def lengths(name: str, x: ArrayLike | None, shape: tuple[int, ...], most: int) -
     if x is None:
         return None
     a = integers(name, x, shape)
-    if a.size and (a.min() < 0 or a.max() > most):
+    if a.size and a.view(np.uint64).max() > most:  # negative ones are the largest
         raise ValueError(f"{name} must lie between 0 and {most}, got {a.min()} to {a.max()}")
     return a
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from attnx.attention import attention_weights, scaled_dot_product_attention
 from attnx.layers.decoder_cache import DecoderCache, keys_values
 from attnx.layers.module import FloatArray, as_input
-from attnx.layers.packing import Attend, as_lengths, attend_masked
+from attnx.layers.packing import Attend, as_lengths, attend_padded
 from attnx.norm import layer_norm
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def decode(
         weights,
     )
     flat = None if limits is None else limits.reshape(-1)
-    own = attend_masked(shape, call.tgt_mask, flat, is_causal)
+    own = attend_padded(shape, call.tgt_mask, flat, is_causal)
     attends = (
         (own, partial(to_memory, *keys_values(layer.multihead_attn, source)))
         for layer in stack.layers

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 Shapes = dict[str, tuple[int, ...]]
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Module:
@@ -149,10 +150,12 @@ def _checked(module: Module, mapping: Mapping[str, Any], wanted: Shapes) -> dict
 
 def as_input(name: str, array: npt.ArrayLike, features: int, *, least: int = 1) -> FloatArray:
     """Return a layer's argument as an array, or raise naming the argument."""
-    if isinstance(array, (np.ma.MaskedArray, np.matrix)):
-        raise TypeError(f"{name} must be a plain array, got {type(array).__name__}")
-    plain = np.asarray(array)
-    if plain.dtype != np.float32:
+    plain = array
+    if type(plain) is not np.ndarray:
+        if isinstance(array, (np.ma.MaskedArray, np.matrix)):
+            raise TypeError(f"{name} must be a plain array, got {type(array).__name__}")
+        plain = np.asarray(array)
+    if plain.dtype != _FLOAT32:
         raise TypeError(f"{name} must be float32, as the layer's weights are, got {plain.dtype}")
     if plain.ndim < least or plain.shape[-1] != features:
         axes = "..., " + "length, " * (least - 1)

@@ -58,7 +58,7 @@ def attend_packed(starts: npt.NDArray[np.int64], is_causal: bool) -> Attend:
     return attend
 
 
-def attend_masked(
+def attend_padded(
     shape: tuple[int, ...],
     mask: npt.ArrayLike | None,
     lengths: npt.NDArray[np.int64] | None,

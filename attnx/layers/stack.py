@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.layers.module import FloatArray, as_input
-from attnx.layers.packing import Attend, as_lengths, attend_masked, attend_packed, starts_of
+from attnx.layers.packing import Attend, as_lengths, attend_packed, attend_padded, starts_of
 from attnx.norm import layer_norm
 
 if TYPE_CHECKING:
@@ -36,17 +36,14 @@ def encode(
     shape = padded.shape[:-1]
     limits = None if lengths is None else as_lengths("src_lengths", lengths, shape[:-1], shape[-1])
     rows = padded.reshape(-1, first.d_model)
-    valid = None
-    if limits is not None:
-        valid = (np.arange(shape[-1]) < limits[:, None]).reshape(-1)
-    if mask is not None:
-        result = run(layers, norm, rows, attend_masked(shape, mask, limits, is_causal))
-        if valid is not None:
-            result[~valid] = 0
+    if limits is None:
+        result = run(layers, norm, rows, attend_padded(shape, mask, None, is_causal))
         return result.reshape(padded.shape)
-    if limits is None or valid is None:
-        starts = np.arange(len(rows) // max(shape[-1], 1) + 1, dtype=np.int64) * shape[-1]
-        return run(layers, norm, rows, attend_packed(starts, is_causal)).reshape(padded.shape)
+    valid = (np.arange(shape[-1]) < limits[:, None]).reshape(-1)
+    if mask is not None:
+        result = run(layers, norm, rows, attend_padded(shape, mask, limits, is_causal))
+        result[~valid] = 0
+        return result.reshape(padded.shape)
     result = np.zeros(rows.shape, np.float32)
     result[valid] = run(layers, norm, rows[valid], attend_packed(starts_of(limits), is_causal))
     return result.reshape(padded.shape)
