@@ -157,7 +157,14 @@ def scaled_dot_product_attention(
     if value is None:  # which would ask for the weights
         raise TypeError("value must be an array, got None")
     if (
-        (attn_mask is bias is window is key_lengths is query_lengths is scale is softcap is sinks is None)
+        attn_mask is None
+        and bias is None
+        and window is None
+        and key_lengths is None
+        and query_lengths is None
+        and scale is None
+        and softcap is None
+        and sinks is None
         and type(is_causal) is bool
         and type(query_offset) is int
         and query_offset == 0

@@ -77,7 +77,9 @@ def usual(query, key, value, bint is_causal, bint rows_first, out, int num_threa
     """
     cdef attnx_attention args
     cdef CallArrays room
-    if not (plain(query) and plain(key) and plain(value)) or not shapes_agree(&args, &room, query, key, value, rows_first):
+    if not (plain(query) and plain(key) and plain(value)):
+        return None
+    if not shapes_agree(&args, &room, query, key, value, rows_first):
         return None
     cdef int axes = np.PyArray_NDIM(<np.ndarray> query), kind = np.PyArray_TYPE(<np.ndarray> query), i
     cdef np.npy_intp shape[MAX_AXES]
@@ -100,7 +102,8 @@ def usual(query, key, value, bint is_causal, bint rows_first, out, int num_threa
     return out
 
 
-cdef bint shapes_agree(attnx_attention *args, CallArrays *room, np.ndarray q, np.ndarray k, np.ndarray v, bint rows_first):
+cdef bint shapes_agree(attnx_attention *args, CallArrays *room, np.ndarray q, np.ndarray k, np.ndarray v,
+                       bint rows_first):
     """Say whether three arrays are of one real dtype and batch, nothing in them is empty, and fill in their sizes."""
     cdef int kind = np.PyArray_TYPE(q), axes = np.PyArray_NDIM(q), i
     cdef int head = axes - 2 if rows_first else axes - 3, row = axes - 3 if rows_first else axes - 2, last = axes - 1
@@ -111,9 +114,9 @@ cdef bint shapes_agree(attnx_attention *args, CallArrays *room, np.ndarray q, np
         return False
     if np.PyArray_NDIM(k) != axes or np.PyArray_NDIM(v) != axes or not np.PyArray_CompareLists(x, y, axes - 3):
         return False
-    if not np.PyArray_CompareLists(y, z, axes - 1) or x[last] != y[last] or np.PyArray_SIZE(k) == 0 or x[head] % y[head]:
+    if not np.PyArray_CompareLists(y, z, axes - 1) or x[last] != y[last]:
         return False
-    if np.PyArray_SIZE(q) == 0 or z[last] == 0:
+    if np.PyArray_SIZE(q) == 0 or np.PyArray_SIZE(k) == 0 or z[last] == 0 or x[head] % y[head]:
         return False
     memset(args, 0, sizeof(args[0]))
     args.batch, args.batch_axes, args.batch_shape = 1, axes - 3, room.shape
