@@ -195,3 +195,28 @@ def test_any_shape_and_options(isa: str, data: st.DataObject) -> None:
         mask = np.random.default_rng(queries).random((queries, keys)) < 0.6
     out = attnx.scaled_dot_product_attention(*args, mask, **options)
     assert_like_oracle("scaled_dot_product_attention", out, (*args, mask), **options)
+
+
+@given(data=st.data())
+def test_plain_call_has_the_bits_of_one_with_options(dtype: DTypeLike, data: st.DataObject) -> None:
+    """A call without options is checked in C; an explicit scale takes the same call through Python's checks."""
+    axes = data.draw(st.lists(st.integers(1, 3), max_size=2), "batch")
+    groups, group = data.draw(st.integers(1, 3), "groups"), data.draw(st.integers(1, 3), "group")
+    rows, keys, dim, value_dim = (data.draw(st.integers(1, 20)) for _ in range(4))
+    rows_first, causal = data.draw(st.booleans(), "rows first"), data.draw(st.booleans(), "causal")
+    random = np.random.default_rng(0)
+
+    def made(heads: int, length: int, items: int) -> np.ndarray:
+        shape = (length, heads, items) if rows_first else (heads, length, items)
+        spread = random.standard_normal((*axes, 2 * shape[0], *shape[1:])).astype(dtype)
+        return spread[..., ::2, :, :]  # rows with gaps
+
+    args = (made(groups * group, rows, dim), made(groups, keys, dim), made(groups, keys, value_dim))
+    options = {"layout": "blhd" if rows_first else "bhld", "is_causal": causal}
+    wanted = attnx.scaled_dot_product_attention(*args, scale=1 / np.sqrt(dim), **options)
+    assert_same_bits(attnx.scaled_dot_product_attention(*args, **options), wanted)
+    out = np.full(wanted.shape, np.nan, dtype)
+    assert attnx.scaled_dot_product_attention(*args, out=out, **options) is out
+    assert_same_bits(out, wanted)
+    with pytest.raises(ValueError, match="out must not overlap"):
+        attnx.scaled_dot_product_attention(wanted, wanted, wanted, out=wanted, layout="bhld")
