@@ -156,24 +156,14 @@ def scaled_dot_product_attention(
     """
     if value is None:  # which would ask for the weights
         raise TypeError("value must be an array, got None")
-    if (
-        attn_mask is None
-        and bias is None
-        and window is None
-        and key_lengths is None
-        and query_lengths is None
-        and scale is None
-        and softcap is None
-        and sinks is None
-        and type(is_causal) is bool
-        and type(query_offset) is int
-        and query_offset == 0
-        and not return_lse
-        and layout in ("bhld", "blhd")
-    ):
-        result = _attention.usual(
-            query, key, value, is_causal, layout == "blhd", out, threads_for(num_threads)
-        )
+    unmasked = (
+        attn_mask is None and window is None and key_lengths is None and query_lengths is None
+    )
+    plain = bias is None and scale is None and softcap is None and sinks is None and not return_lse
+    aligned = type(is_causal) is bool and type(query_offset) is int and query_offset == 0
+    if unmasked and plain and aligned:
+        rows_first, threads = _attention_call.swapped(layout), threads_for(num_threads)
+        result = _attention.usual(query, key, value, is_causal, rows_first, out, threads)
         if result is not None:
             return result
     call = _attention_call.dense(
