@@ -39,8 +39,8 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         "of the output, else npy",
     )  # fmt: skip
     embed.add_argument(
-        "--batch-tokens", metavar="N", type=_count, default=4096,
-        help="most tokens computed together (default: 4096); bounds the memory",
+        "--batch-tokens", metavar="N", type=_count, default=1024,
+        help="most tokens computed together (default: 1024); bounds the memory",
     )  # fmt: skip
     embed.add_argument(
         "--max-length", metavar="N", type=_count, help="cut texts to N tokens; default: the model's"

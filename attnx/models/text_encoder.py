@@ -95,7 +95,7 @@ class TextEncoder:
         self,
         texts: str | Iterable[str],
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 1024,
         normalize: bool = True,
         max_length: int | None = None,
         show_progress: bool = False,
@@ -106,7 +106,7 @@ class TextEncoder:
         ----------
         texts : str or iterable of str
             The texts; a str is one text. Empty texts are allowed.
-        batch_tokens : int, default 4096
+        batch_tokens : int, default 1024
             Most tokens computed together. It bounds the memory and has no influence on the result.
         normalize : bool, default True
             Whether vectors are scaled to length 1. sentence-transformers' default is that of the

@@ -227,5 +227,6 @@ enum {
     VALUE_FEW_SUMS = 8,
     EXP_SIDE = 2,
     LINEAR_ROWS = 6,
-    LINEAR_VECS = 2
+    LINEAR_VECS = 2,
+    LINEAR_PART = 12 * 1024
 };

@@ -227,5 +227,6 @@ enum {
     VALUE_FEW_SUMS = 16,
     EXP_SIDE = 2,
     LINEAR_ROWS = 8,
-    LINEAR_VECS = 3
+    LINEAR_VECS = 3,
+    LINEAR_PART = 24 * 1024
 };

@@ -158,5 +158,6 @@ enum {
     VALUE_FEW_SUMS = 16,
     EXP_SIDE = 2,
     LINEAR_ROWS = 6,
-    LINEAR_VECS = 4
+    LINEAR_VECS = 4,
+    LINEAR_PART = 12 * 1024
 };

@@ -123,5 +123,6 @@ enum {
     VALUE_FEW_SUMS = 8,
     EXP_SIDE = 1,
     LINEAR_ROWS = 4,
-    LINEAR_VECS = 2
+    LINEAR_VECS = 2,
+    LINEAR_PART = 12 * 1024
 };
