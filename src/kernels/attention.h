@@ -115,11 +115,18 @@ ATTNX_INLINE void K(value_tile)(const real *weights, const real *values, ptrdiff
     }
 }
 
-ATTNX_INLINE void K(value_columns)(const struct K(rows) *rows, const real *values, ptrdiff_t keys, const int vecs,
-                                   const real *weights, real *sums, const real *merge) {
-#define VALUE_TILE(r, n) \
-    K(value_tile)(weights + (r), values, keys, n, vecs, rows, sums + (r) * rows->stride, merge + (r))
-    ATTNX_TILE_ROWS(rows->count, VALUE_ROWS, VALUE_TILE);
+/* What no row of a tile sees by position would add zeros. */
+ATTNX_INLINE void K(value_columns)(const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys, const real *values,
+                                   const int vecs, const real *weights, real *sums, const real *merge) {
+    const int part = K(seen_in_part)(rows, first, keys);
+#define VALUE_TILE(r, n)                                                                                               \
+    do {                                                                                                               \
+        const struct K(interval) k = part ? K(seen)(rows, r, n, first, keys) : (struct K(interval)){0, keys};          \
+        K(value_tile)(weights + (r) + k.begin * K(block_queries), values + k.begin * vecs * V(width), k.end - k.begin, \
+                      n, vecs, rows, sums + (r) * rows->stride, merge + (r));                                          \
+    } while (0)
+    /* One vector of 6 rows is 6 chains of sums, and multiply-adds wait for each other. */
+    ATTNX_TILE_ROWS(rows->count, vecs == 1 ? 8 : VALUE_ROWS, VALUE_TILE);
 #undef VALUE_TILE
 }
 
@@ -128,10 +135,11 @@ static void K(values)(const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t key
                       const real *packed) {
     const ptrdiff_t w = V(width), skipped = first % K(block_keys);
     ptrdiff_t d = 0;
-#define VALUE_COLUMNS(n)                                                                                           \
-    do {                                                                                                           \
-        K(value_columns)(rows, packed + d * K(block_keys) + skipped * (n) * w, keys, n, s, rows->sums + d, merge); \
-        d += (n) * w;                                                                                              \
+#define VALUE_COLUMNS(n)                                                                                          \
+    do {                                                                                                          \
+        K(value_columns)(rows, first, keys, packed + d * K(block_keys) + skipped * (n) * w, n, s, rows->sums + d, \
+                         merge);                                                                                  \
+        d += (n) * w;                                                                                             \
     } while (0)
     while (rows->stride - d >= VALUE_VECS * w) VALUE_COLUMNS(VALUE_VECS);
     if (VALUE_VECS > 3 && rows->stride - d >= 3 * w) VALUE_COLUMNS(3);
@@ -212,14 +220,14 @@ static void K(join_block)(const struct attnx_attention *a, const struct K(head) 
 static int K(block_scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                            ptrdiff_t first, ptrdiff_t keys, const struct K(scratch) *scratch) {
     const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
-    const int whole = state == K(mask_hides_none) &&rows->all_begin <= first && rows->all_end >= first + keys;
+    const int whole = state == K(mask_hides_none) &&!K(seen_in_part)(rows, first, keys);
     const int plain = whole && !head->bias && !a->slopes && !a->relative;
     const int few = K(are_few)(a, &a->key, rows->count);
     if (state == K(mask_hides_all)) return 0;
     K(mask_ahead)(&a->bias, head->bias, rows, first, keys);
     K(mask_ahead)(&a->mask, head->mask, rows, first, keys);
     if (few) K(scores_few)(a, head, rows, first, keys, scratch->s);
-    else K(scores)(a, head, rows, first, keys, scratch->s, scratch->converted);
+    else K(scores)(a, head, rows, first, keys, 0, scratch->s, scratch->converted);
     if (a->softcap > 0) K(softcap)(a, rows, keys, scratch->s);
     if (!plain) K(mask_block)(a, head, rows, first, keys, scratch->s, 0);
     return plain ? 2 : 1;

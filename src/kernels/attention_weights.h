@@ -44,7 +44,7 @@ static void K(weights_of_rows)(const struct attnx_attention *a, const struct K(h
     K(pack_queries)(a, head, rows);
     for (ptrdiff_t k = 0; k < keys; k += K(block_keys)) {
         const ptrdiff_t n = keys - k < K(block_keys) ? keys - k : K(block_keys);
-        K(scores)(a, head, rows, k, n, s, s + K(block_keys) *K(block_queries));
+        K(scores)(a, head, rows, k, n, 1, s, s + K(block_keys) *K(block_queries));
         if (a->softcap > 0 && a->stage >= ATTNX_STAGE_CAPPED) K(softcap)(a, rows, n, s);
         if (hide) K(mask_block)(a, head, rows, k, n, s, 0);
         K(store_scores)(a, head, rows, k, n, s);

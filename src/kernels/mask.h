@@ -172,25 +172,26 @@ static void K(bias_relative)(const struct attnx_attention *a, const struct K(hea
 }
 
 /* Causal, window: each lane sees an interval of keys. */
-ATTNX_INLINE void K(mask_interval)(const struct attnx_attention *a, const struct K(head) *head,
-                                   const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys, real *s,
+ATTNX_INLINE void K(mask_interval)(const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys, real *s,
                                    const int mark) {
     const V(v) fill = V(set1)(mark ? (real)-1 : -(real)INFINITY);
-    if (rows->all_begin <= first && rows->all_end >= first + keys) return;
+    /* All rows see what lies between. */
+    const ptrdiff_t left = rows->all_begin - first, right = rows->all_end - first;
+    const ptrdiff_t begin = left < 0 ? 0 : left < keys ? left : keys, end = right < begin ? begin : right;
+    if (!K(seen_in_part)(rows, first, keys)) return;
     for (ptrdiff_t c = 0; c < rows->vecs; c++) {
-        real begin[V(width)] = {0}, end[V(width)] = {0};
+        real from[V(width)] = {0}, to[V(width)] = {0};
         for (ptrdiff_t i = 0; i < V(width) &&c * V(width) + i < rows->count; i++) {
-            ptrdiff_t from, to;
-            K(visible)(a, head, rows->index[c * V(width) + i], &from, &to);
-            begin[i] = (real)(from < first ? 0 : from > first + keys ? keys : from - first);
-            end[i] = (real)(to < first ? 0 : to > first + keys ? keys : to - first);
+            const struct K(interval) seen = K(seen)(rows, c * V(width) + i, 1, first, keys);
+            from[i] = (real)seen.begin;
+            to[i] = (real)seen.end;
         }
-        const V(v) begin_v = V(load)(begin), end_v = V(load)(end);
-        for (ptrdiff_t k = 0; k < keys; k++) {
+        const V(v) from_v = V(load)(from), to_v = V(load)(to);
+        for (ptrdiff_t k = begin ? 0 : end; k < keys; k = k + 1 == begin ? end : k + 1) {
             const V(v) key = V(set1)((real)k);
             real *at = s + k * K(block_queries) + c * V(width);
-            const V(v) late = V(select)(V(lt)(key, end_v), V(load)(at), fill);
-            V(store)(at, V(select)(V(lt)(key, begin_v), fill, late));
+            const V(v) late = V(select)(V(lt)(key, to_v), V(load)(at), fill);
+            V(store)(at, V(select)(V(lt)(key, from_v), fill, late));
         }
     }
 }
@@ -202,7 +203,7 @@ static void K(mask_block)(const struct attnx_attention *a, const struct K(head) 
     if (a->slopes && !mark) K(bias_alibi)(a, head, rows, first, keys, s);
     if (a->relative) K(bias_relative)(a, head, rows, first, keys, s, mark);
     if (head->mask) K(mask_array)(&a->mask, head->mask, rows, first, keys, s, mark);
-    K(mask_interval)(a, head, rows, first, keys, s, mark);
+    K(mask_interval)(rows, first, keys, s, mark);
 }
 
 enum K(mask_state) { K(mask_hides_all), K(mask_mixed), K(mask_hides_none) };

@@ -68,17 +68,20 @@ struct K(rows) {
     real *most, *total; /* (block_queries): running maximum and sum of the softmax */
     int fresh;          /* no block of keys has been joined: sums are not set yet */
     ptrdiff_t head[K(block_queries)], index[K(block_queries)]; /* of each row: head of the group, query */
+    ptrdiff_t from[K(block_queries)], to[K(block_queries)];    /* and where positions bound it, the keys that it sees */
 };
 
-/* The keys that query i sees by position: [begin, end). */
-ATTNX_INLINE void K(visible)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t i, ptrdiff_t *begin,
-                             ptrdiff_t *end) {
+struct K(interval) {
+    ptrdiff_t begin, end;
+};
+
+/* The keys that query i sees by position. */
+ATTNX_INLINE struct K(interval) K(visible)(const struct attnx_attention *a, const struct K(head) *head, ptrdiff_t i) {
     const ptrdiff_t position = i + head->offset, keys = head->keys;
-    *begin = a->window_left < 0 || position < a->window_left ? 0 : position - a->window_left;
-    *end = keys;
-    if (a->window_right >= 0 && position < keys - a->window_right) *end = position + a->window_right + 1;
-    if (*end > keys) *end = keys;
-    if (*begin >= *end) *begin = *end = 0;
+    const ptrdiff_t begin = a->window_left < 0 || position < a->window_left ? 0 : position - a->window_left;
+    const ptrdiff_t end =
+        a->window_right >= 0 && position < keys - a->window_right ? position + a->window_right + 1 : keys;
+    return begin < end ? (struct K(interval)){begin, end < keys ? end : keys} : (struct K(interval)){0, 0};
 }
 
 /* Fills in which rows these are and what they see. */
@@ -91,17 +94,37 @@ static void K(take_rows)(const struct attnx_attention *a, const struct K(head) *
     const int bounded = a->window_left >= 0 || a->window_right >= 0;
     if (!bounded) rows->begin = rows->all_begin = 0, rows->end = rows->all_end = head->keys;
     for (ptrdiff_t r = 0; r < rows->count; r++) {
-        ptrdiff_t begin, end;
         rows->head[r] = h;
         rows->index[r] = i++;
         if (i == head->queries) i = 0, h++;
         if (!bounded) continue;
-        K(visible)(a, head, rows->index[r], &begin, &end);
-        if (begin < end && begin < rows->begin) rows->begin = begin;
-        if (end > rows->end) rows->end = end;
-        if (begin > rows->all_begin) rows->all_begin = begin;
-        if (end < rows->all_end) rows->all_end = end;
+        const struct K(interval) seen = K(visible)(a, head, rows->index[r]);
+        rows->from[r] = seen.begin;
+        rows->to[r] = seen.end;
+        if (seen.begin < seen.end && seen.begin < rows->begin) rows->begin = seen.begin;
+        if (seen.end > rows->end) rows->end = seen.end;
+        if (seen.begin > rows->all_begin) rows->all_begin = seen.begin;
+        if (seen.end < rows->all_end) rows->all_end = seen.end;
     }
+}
+
+/* Whether some row does not see all keys [first, first + keys) by position. */
+ATTNX_INLINE int K(seen_in_part)(const struct K(rows) *rows, ptrdiff_t first, ptrdiff_t keys) {
+    return rows->all_begin > first || rows->all_end < first + keys;
+}
+
+/* What any of `count` rows from r on sees of them, counted from `first`. */
+ATTNX_INLINE struct K(interval)
+    K(seen)(const struct K(rows) *rows, ptrdiff_t r, ptrdiff_t count, ptrdiff_t first, ptrdiff_t keys) {
+    ptrdiff_t begin = first + keys, end = first;
+    for (ptrdiff_t i = r; i < r + count && i < rows->count; i++) {
+        if (rows->from[i] >= rows->to[i]) continue;
+        if (rows->from[i] < begin) begin = rows->from[i];
+        if (rows->to[i] > end) end = rows->to[i];
+    }
+    begin = begin > first ? begin - first : 0;
+    end = end < first + keys ? end - first : keys;
+    return begin < end ? (struct K(interval)){begin, end} : (struct K(interval)){0, 0};
 }
 
 ATTNX_INLINE void K(pack_vector)(const struct attnx_attention *a, const struct K(head) *head,
@@ -160,21 +183,51 @@ ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *pack
     }
 }
 
-ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const struct K(rows) *rows, ptrdiff_t depth,
+ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const real *packed, ptrdiff_t depth,
                                    ptrdiff_t keys, const int vecs, const int most, real *s) {
-#define SCORE_TILE(r, n)                                                                                \
-    K(score_tile)((struct K(broadcast)){key + (r) * key_row, key_row, 1}, rows->packed, depth, n, vecs, \
+#define SCORE_TILE(r, n)                                                                          \
+    K(score_tile)((struct K(broadcast)){key + (r) * key_row, key_row, 1}, packed, depth, n, vecs, \
                   s + (r) * K(block_queries))
     ATTNX_TILE_ROWS(keys, most, SCORE_TILE);
 #undef SCORE_TILE
 }
 
-/* s = scores of keys [first, first + keys); `converted` takes a block of keys stored in another type. */
+/* `vecs` vectors of queries. */
+static void K(score_rows)(const real *key, ptrdiff_t row, const real *packed, ptrdiff_t depth, ptrdiff_t keys, int vecs,
+                          real *s) {
+    if (vecs == 1) K(score_columns)(key, row, packed, depth, keys, 1, SCORE_ROWS_1, s);
+    else if (vecs == 2) K(score_columns)(key, row, packed, depth, keys, 2, SCORE_ROWS_2, s);
+    else if (vecs == 3) K(score_columns)(key, row, packed, depth, keys, 3, SCORE_ROWS, s);
+}
+
+/* The keys at which a vector of queries begins or ceases to see, as a step's end: before all others in [at, keys). */
+static ptrdiff_t K(score_step)(const struct K(interval) *seen, int vecs, ptrdiff_t at, ptrdiff_t keys) {
+    for (int c = 0; c < vecs; c++) {
+        if (seen[c].begin > at && seen[c].begin < keys) keys = seen[c].begin;
+        if (seen[c].end > at && seen[c].end < keys) keys = seen[c].end;
+    }
+    return keys;
+}
+
+/* s = scores of keys [first, first + keys); `converted` takes a block of keys stored in another type. Where not `all` are
+ * wanted, vectors of queries that do not see a key by position are left out: what is in their place means nothing. */
 static void K(scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                      ptrdiff_t first, ptrdiff_t keys, real *s, real *converted) {
+                      ptrdiff_t first, ptrdiff_t keys, int all, real *s, real *converted) {
+    enum { W = V(width) };
     ptrdiff_t row;
     const real *key = K(block_of)(&a->key, head->key, first, keys, a->head_dim, converted, &row);
-    if (rows->vecs == 1) K(score_columns)(key, row, rows, a->head_dim, keys, 1, SCORE_ROWS_1, s);
-    else if (rows->vecs == 2) K(score_columns)(key, row, rows, a->head_dim, keys, 2, SCORE_ROWS_2, s);
-    else K(score_columns)(key, row, rows, a->head_dim, keys, 3, SCORE_ROWS, s);
+    struct K(interval) seen[SCORE_VECS];
+    if (all || !K(seen_in_part)(rows, first, keys)) {
+        K(score_rows)(key, row, rows->packed, a->head_dim, keys, rows->vecs, s);
+        return;
+    }
+    for (int c = 0; c < rows->vecs; c++) seen[c] = K(seen)(rows, c * W, W, first, keys);
+    for (ptrdiff_t k = 0, next; k < keys; k = next) {
+        int c = 0, end = rows->vecs;
+        while (c < end && (seen[c].begin > k || seen[c].end <= k)) c++;
+        while (end > c && (seen[end - 1].begin > k || seen[end - 1].end <= k)) end--;
+        next = K(score_step)(seen, rows->vecs, k, keys);
+        K(score_rows)(key + k * row, row, rows->packed + c * W, a->head_dim, next - k, end - c,
+                      s + k * K(block_queries) + c * W);
+    }
 }
