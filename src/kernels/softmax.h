@@ -62,18 +62,19 @@ ATTNX_INLINE void K(softmax_part)(const struct K(softmax_line) *line, ptrdiff_t 
     }
 }
 
-/* y = exp(x - most), and their sum; y may be x. Fetches the row that comes next and where it goes: this pass computes and
- * leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower without). */
+/* y = exp(x - most), and their sum; y may be x. Fetches the row that comes next and where it goes, where that is short: this
+ * pass computes and leaves memory idle, the two others wait for it (4096 x 512, two threads: a quarter slower without on a
+ * Zen 3, a seventh on a Sapphire Rapids). Longer rows the processor follows itself (32 x 50257: a seventh slower with). */
 ATTNX_INLINE real K(softmax_exps)(const struct K(softmax_line) *line, const struct K(softmax_line) *next,
                                   ptrdiff_t items, const int masked, real most) {
-    enum { LINE = 64 / (int)sizeof(real), TURN = K(softmax_chains) *V(width) };
+    enum { LINE = 64 / (int)sizeof(real), TURN = K(softmax_chains) *V(width), SHORT = 16384 / (int)sizeof(real) };
     const V(v) base = V(set1)(most == -(real)INFINITY ? 0 : most);
     V(v) total[K(softmax_chains)], tail[K(softmax_chains)];
     for (int c = 0; c < K(softmax_chains); c++) total[c] = V(set1)(0);
     ptrdiff_t j = 0;
     for (; j + TURN <= items; j += TURN) {
         ATTNX_UNROLL
-        for (int at = 0; at < TURN; at += LINE) {
+        for (int at = 0; at < TURN && items < SHORT; at += LINE) {
             __builtin_prefetch(next->x + j + at);
             __builtin_prefetch(next->y + j + at, 1);
         }
