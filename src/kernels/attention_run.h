@@ -83,21 +83,24 @@ static int K(attend_span)(const struct attnx_attention *a, const struct K(head) 
     return 1;
 }
 
-/* Query blocks that share a pass over the keys, 192 queries: each block of keys and values is then read from L2 by all but
- * the first. With AVX2, whose blocks are half as long as those of AVX-512, 96 queries were 1 to 5 % slower; with AVX-512 more
- * than 192 gained nothing at L = 2048 and 8192. */
-enum { K(row_blocks) = 192 / K(block_queries), K(packed_most) = 32768, K(heads_run) = 12 };
+/* Most query blocks that share a pass over the keys: each block of keys and values is then read from L2, and packed, by all
+ * but the first. With AVX2 on a Zen 3, 96 queries were 1 to 5 % slower than 192 and 384 gained nothing; with AVX-512 on a
+ * Sapphire Rapids, whose L2 is four times as large, 384 take 0.98 of the time at L = 256 and 0.96 in float64.
+ * Passes of a head end unlike, so a thread finds 16 tasks, but 8 that are heads (12 heads of 512 in 24 tasks: 1.02 of 36). */
+enum { K(row_blocks) = PASS_QUERIES / K(block_queries), K(packed_most) = 32768, K(heads_run) = 12 };
 
 static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = args;
     const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
     const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
     const ptrdiff_t depth = a->key.storage == REAL_STORAGE ? 0 : (a->head_dim + w - 1) / w * w;
-    ptrdiff_t blocks = K(row_blocks);
-    while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
-                          heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
+    const ptrdiff_t threads = plan->tasks, most = 2 * K(packed_most) / q;
+    ptrdiff_t blocks = K(row_blocks), passes = (rows + blocks * q - 1) / (blocks * q);
+    while (blocks > 1 && (blocks * a->head_dim > most || heads * passes < (passes > 1 ? 16 : 8) * threads)) {
         blocks--;
-    const ptrdiff_t threads = plan->tasks;
+        passes = (rows + blocks * q - 1) / (blocks * q);
+    }
+    if (passes) blocks = ((rows + q - 1) / q + passes - 1) / passes; /* as long as one another */
     plan->grain = blocks;
     plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
     /* Heads of one task each and of a few keys: one thread takes several, and fetches ahead. */

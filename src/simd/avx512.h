@@ -223,6 +223,7 @@ enum {
     SCORE_VECS = 3,
     VALUE_ROWS = 6,
     VALUE_VECS = 4,
+    PASS_QUERIES = 384,
     SCORE_FEW_SUMS = 8,
     VALUE_FEW_SUMS = 16,
     EXP_SIDE = 2,

@@ -119,6 +119,7 @@ enum {
     SCORE_VECS = 2,
     VALUE_ROWS = 2,
     VALUE_VECS = 4,
+    PASS_QUERIES = 192,
     SCORE_FEW_SUMS = 8,
     VALUE_FEW_SUMS = 8,
     EXP_SIDE = 1,
