@@ -246,7 +246,8 @@ static void K(start_sums)(struct K(rows) *rows) {
 }
 
 static void K(start_rows)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows) {
-    K(pack_queries)(a, head, rows);
+    if (rows->count <= 4 && K(are_few)(a, &a->key, rows->count)) K(pack_few)(a, head, rows);
+    else K(pack_queries)(a, head, rows);
     K(start_sums)(rows);
 }
 
