@@ -86,7 +86,8 @@ static int K(attend_span)(const struct attnx_attention *a, const struct K(head) 
 /* Most query blocks that share a pass over the keys: each block of keys and values is then read from L2, and packed, by all
  * but the first. With AVX2 on a Zen 3, 96 queries were 1 to 5 % slower than 192 and 384 gained nothing; with AVX-512 on a
  * Sapphire Rapids, whose L2 is four times as large, 384 take 0.98 of the time at L = 256 and 0.96 in float64.
- * Passes of a head end unlike, so a thread finds 16 tasks, but 8 that are heads (12 heads of 512 in 24 tasks: 1.02 of 36). */
+ * Longer ones than 192 that are unlike want 16 tasks a thread, else they end far apart (12 heads of 512 in 24 tasks: 1.02 of
+ * 36); shorter ones 4, since each packs all values (12 heads of 128 in 36 tasks: 1.09 of 12). */
 enum { K(row_blocks) = PASS_QUERIES / K(block_queries), K(packed_most) = 32768, K(heads_run) = 12 };
 
 static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
@@ -96,7 +97,8 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const ptrdiff_t depth = a->key.storage == REAL_STORAGE ? 0 : (a->head_dim + w - 1) / w * w;
     const ptrdiff_t threads = plan->tasks, most = 2 * K(packed_most) / q;
     ptrdiff_t blocks = K(row_blocks), passes = (rows + blocks * q - 1) / (blocks * q);
-    while (blocks > 1 && (blocks * a->head_dim > most || heads * passes < (passes > 1 ? 16 : 8) * threads)) {
+    while (blocks > 1 &&
+           (blocks * a->head_dim > most || heads * passes < (passes > 1 && blocks * q > 192 ? 16 : 4) * threads)) {
         blocks--;
         passes = (rows + blocks * q - 1) / (blocks * q);
     }
