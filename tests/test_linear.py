@@ -57,6 +57,15 @@ def test_rows(isa: str, rows: int) -> None:
     assert_linear(x, weight, bias, residual=residual)
 
 
+@pytest.mark.parametrize("rows", [33, 130])
+@pytest.mark.parametrize("inputs", [127, 128, 129, 257, 400])
+def test_inputs_in_parts(isa: str, rows: int, inputs: int) -> None:
+    x, weight, bias, residual = make(rows, inputs, 50)
+    out = assert_linear(x, weight, bias, residual=residual)
+    alone = linear(x[7:9], pack_weight(weight), bias, residual=residual[7:9])
+    assert_same_bits(out[7:9], alone)
+
+
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("with_residual", [False, True])

@@ -70,6 +70,22 @@ def test_a_window_is_the_mask_that_says_so(isa: str, dtype: DTypeLike) -> None:
     assert_same_bits(causal, attention(*args, is_causal=True, query_offset=60))
 
 
+@pytest.mark.parametrize("queries", [192, 383, 385])
+def test_heads_enough_for_long_passes(isa: str, dtype: DTypeLike, queries: int) -> None:
+    args = make_qkv(queries, 400, 9, heads=34, dtype=dtype)
+    for window in ((None, None), (None, 0), (100, 3)):
+        options = {"window": window, "query_offset": 15}
+        out = attention(*args, **options)
+        alone = tuple(x[:, 20:21, :] for x in args)
+        assert_same_bits(out[:, 20:21], attention(*alone, **options))
+        assert_same_bits(
+            out[:, :, -50:],
+            attention(args[0][:, :, -50:], *args[1:], window=window, query_offset=queries - 35),
+        )
+    summary = attnx.attention_summary(*args, window=(100, 3), query_offset=15)
+    assert_same_bits(summary.output, out)
+
+
 @pytest.mark.parametrize("softcap", [1e-3, 0.5, 2.0, 30.0, 50.0, 1e4, 1e30])
 @pytest.mark.parametrize("queries", [1, 5, 70])
 def test_softcap(isa: str, dtype: DTypeLike, queries: int, softcap: float) -> None:

@@ -170,15 +170,6 @@ static void K(values_marked)(const struct attnx_attention *a, const struct K(hea
     }
 }
 
-/* Scratch of a block of keys: transposed scores, keys converted from their storage, packed values (or
- * unfinished sums of values_few), and how it joins. */
-struct K(scratch) {
-    real *s, *converted, *merge;
-    real *values;
-    ptrdiff_t values_of;        /* the block that is packed there, or -1 */
-    const struct K(head) *next; /* what this thread works on after this, or NULL */
-};
-
 static void K(zero_sums)(struct K(rows) *rows) {
     for (ptrdiff_t i = 0; i < rows->count * rows->stride; i++) rows->sums[i] = 0;
     rows->fresh = 0;
@@ -215,19 +206,35 @@ static void K(join_block)(const struct attnx_attention *a, const struct K(head) 
     K(join_values)(a, head, rows, first, keys, marks, scratch);
 }
 
+/* What the scores of a block of keys leave time to ask for. */
+static void K(fetch_during)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                            ptrdiff_t first, ptrdiff_t keys, struct K(scratch) *scratch) {
+    const ptrdiff_t turns = (keys + K(tile_rows) - 1) / K(tile_rows);
+    struct K(fetches) *fetches = &scratch->fetches;
+    fetches->count = fetches->lasting;
+    K(mask_ahead)(&a->bias, head->bias, rows, first, keys, fetches);
+    K(mask_ahead)(&a->mask, head->mask, rows, first, keys, fetches);
+    if (!scratch->far || first + keys < rows->end) return;
+    const ptrdiff_t row = rows->head[0] * a->out.head + rows->index[0] * a->out.row;
+    K(fetch_within)(fetches, &a->out, storage_at(head->out, a->out.storage, row), a->value_dim, rows->count, turns);
+}
+
 /* Scores of a block of keys with biases, and -inf where they are hidden; 0 where all are, 2 where none is and there was no
  * bias. */
 static int K(block_scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                           ptrdiff_t first, ptrdiff_t keys, const struct K(scratch) *scratch) {
+                           ptrdiff_t first, ptrdiff_t keys, struct K(scratch) *scratch) {
     const enum K(mask_state) state = K(mask_survey)(a, head, rows, first, keys);
     const int whole = state == K(mask_hides_none) &&!K(seen_in_part)(rows, first, keys);
     const int plain = whole && !head->bias && !a->slopes && !a->relative;
     const int few = K(are_few)(a, &a->key, rows->count);
     if (state == K(mask_hides_all)) return 0;
-    K(mask_ahead)(&a->bias, head->bias, rows, first, keys);
-    K(mask_ahead)(&a->mask, head->mask, rows, first, keys);
-    if (few) K(scores_few)(a, head, rows, first, keys, scratch->s);
-    else K(scores)(a, head, rows, first, keys, 0, scratch->s, scratch->converted);
+    if (few) {
+        K(scores_few)(a, head, rows, first, keys, scratch->s);
+    } else {
+        scratch->fetches.count = 0;
+        if (scratch->far || head->bias || head->mask) K(fetch_during)(a, head, rows, first, keys, scratch);
+        K(scores)(a, head, rows, first, keys, 0, scratch);
+    }
     if (a->softcap > 0) K(softcap)(a, rows, keys, scratch->s);
     if (!plain) K(mask_block)(a, head, rows, first, keys, scratch->s, 0);
     return plain ? 2 : 1;
@@ -305,16 +312,6 @@ static int K(finish_rows)(const struct attnx_attention *a, const struct K(head) 
     return finite;
 }
 
-/* Asks for rows of an array, and for the head that comes next: small heads compute too little to wait for their rows
- * one after the other, and the rows of packed projections lie apart, where the processor sees no stream to follow. */
-ATTNX_INLINE void K(fetch_rows)(const struct attnx_array *array, const void *at, ptrdiff_t rows, ptrdiff_t dim) {
-    const ptrdiff_t size = storage_bytes[array->storage];
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        const char *row = (const char *)at + r * array->row * size;
-        for (ptrdiff_t b = 0; b < dim * size; b += 64) __builtin_prefetch(row + b, 0, 2);
-    }
-}
-
 /* Inline: GCC drops a call of a function that only prefetches. With it 32 x 12 x 64 x 32 in packed rows take 0.80 to 0.88 of
  * the time, 64 sentences 0.97. */
 ATTNX_INLINE void K(fetch_head)(const struct attnx_attention *a, const struct K(head) *head) {
@@ -325,6 +322,30 @@ ATTNX_INLINE void K(fetch_head)(const struct attnx_attention *a, const struct K(
     }
     K(fetch_rows)(&a->key, head->key, head->keys, a->head_dim);
     K(fetch_rows)(&a->value, head->value, head->keys, a->value_dim);
+}
+
+/* The keys from `at` on, a block of them, that rows see. What none sees at either end adds exact zeros: it is not visited. */
+ATTNX_INLINE struct K(interval) K(seen_in_block)(const struct K(rows) *rows, ptrdiff_t at) {
+    const ptrdiff_t first = rows->begin > at ? rows->begin : at;
+    return (struct K(interval)){first, rows->end < at + K(block_keys) ? rows->end : at + K(block_keys)};
+}
+
+/* While the block of keys at `at` is scored, the next one is asked for. */
+static void K(fetch_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
+                           ptrdiff_t blocks, ptrdiff_t at, struct K(fetches) *fetches) {
+    const ptrdiff_t next = at + K(block_keys), left = head->keys - next,
+                    most = left < K(block_keys) ? left : K(block_keys);
+    ptrdiff_t turns = 0;
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        const struct K(interval) seen = K(seen_in_block)(&rows[i], at);
+        if (seen.end > seen.begin) turns += (seen.end - seen.begin + K(tile_rows) - 1) / K(tile_rows);
+    }
+    fetches->count = 0;
+    K(fetch_within)(fetches, &a->key, storage_at(head->key, a->key.storage, next * a->key.row), a->head_dim, most,
+                    turns);
+    K(fetch_within)(fetches, &a->value, storage_at(head->value, a->value.storage, next * a->value.row), a->value_dim,
+                    most, turns);
+    fetches->lasting = fetches->count;
 }
 
 static void K(attend_blocks)(const struct attnx_attention *a, const struct K(head) *head, struct K(rows) *rows,
@@ -338,11 +359,12 @@ static void K(attend_blocks)(const struct attnx_attention *a, const struct K(hea
     }
     if (scratch->next) K(fetch_head)(a, scratch->next);
     for (ptrdiff_t at = begin / K(block_keys) *K(block_keys); at < end; at += K(block_keys)) {
+        scratch->fetches.lasting = 0;
+        if (scratch->far && at + K(block_keys) < end) K(fetch_block)(a, head, rows, blocks, at, &scratch->fetches);
         for (ptrdiff_t i = 0; i < blocks; i++) {
-            /* What no row sees at either end of a block adds exact zeros: it is not visited. */
-            const ptrdiff_t first = rows[i].begin > at ? rows[i].begin : at;
-            const ptrdiff_t stop = rows[i].end < at + K(block_keys) ? rows[i].end : at + K(block_keys);
-            if (stop > first) K(attend_block)(a, head, &rows[i], first, stop - first, careful, scratch);
+            const struct K(interval) seen = K(seen_in_block)(&rows[i], at);
+            if (seen.begin < seen.end)
+                K(attend_block)(a, head, &rows[i], seen.begin, seen.end - seen.begin, careful, scratch);
         }
     }
 }

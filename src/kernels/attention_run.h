@@ -85,24 +85,36 @@ static int K(attend_span)(const struct attnx_attention *a, const struct K(head) 
 
 /* Most query blocks that share a pass over the keys: each block of keys and values is then read from L2, and packed, by all
  * but the first. With AVX2 on a Zen 3, 96 queries were 1 to 5 % slower than 192 and 384 gained nothing; with AVX-512 on a
- * Sapphire Rapids, whose L2 is four times as large, 384 take 0.98 of the time at L = 256 and 0.96 in float64.
- * Longer ones than 192 that are unlike want 16 tasks a thread, else they end far apart (12 heads of 512 in 24 tasks: 1.02 of
- * 36); shorter ones 4, since each packs all values (12 heads of 128 in 36 tasks: 1.09 of 12). */
-enum { K(row_blocks) = PASS_QUERIES / K(block_queries), K(packed_most) = 32768, K(heads_run) = 12 };
+ * Sapphire Rapids, whose L2 is four times as large, 384 take 0.97 of the time at L = 256 and 0.95 in float64.
+ * Where a head has several that are longer than `short_pass` they want 16 tasks a thread, else threads end far apart (12 heads
+ * of 512 in 24 tasks: 1.02 of 36); shorter ones 4, since each packs all values (12 heads of 128 in 36 tasks: 1.09 of 12). */
+enum {
+    K(short_pass) = 192,
+    K(row_blocks) = PASS_QUERIES / K(block_queries),
+    K(packed_most) = 32768,
+    K(heads_run) = 12,
+    K(far_bytes) = 16 << 20
+};
+
+/* Blocks of queries of a pass, as many in one as in another. */
+static ptrdiff_t K(pass_blocks)(const struct attnx_attention *a, ptrdiff_t threads) {
+    const ptrdiff_t q = K(block_queries), heads = a->batch * (a->heads / a->group), rows = a->group * a->query_len;
+    const ptrdiff_t most = 2 * K(packed_most) / q;
+    ptrdiff_t blocks = K(row_blocks), passes = (rows + blocks * q - 1) / (blocks * q);
+    while (blocks > 1 && (blocks * a->head_dim > most ||
+                          heads * passes < (passes > 1 && blocks * q > K(short_pass) ? 16 : 4) * threads)) {
+        blocks--;
+        passes = (rows + blocks * q - 1) / (blocks * q);
+    }
+    return passes ? ((rows + q - 1) / q + passes - 1) / passes : blocks;
+}
 
 static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     const struct attnx_attention *a = args;
     const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
     const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
     const ptrdiff_t depth = a->key.storage == REAL_STORAGE ? 0 : (a->head_dim + w - 1) / w * w;
-    const ptrdiff_t threads = plan->tasks, most = 2 * K(packed_most) / q;
-    ptrdiff_t blocks = K(row_blocks), passes = (rows + blocks * q - 1) / (blocks * q);
-    while (blocks > 1 &&
-           (blocks * a->head_dim > most || heads * passes < (passes > 1 && blocks * q > 192 ? 16 : 4) * threads)) {
-        blocks--;
-        passes = (rows + blocks * q - 1) / (blocks * q);
-    }
-    if (passes) blocks = ((rows + q - 1) / q + passes - 1) / passes; /* as long as one another */
+    const ptrdiff_t threads = plan->tasks, blocks = K(pass_blocks)(a, threads);
     plan->grain = blocks;
     plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));
     /* Heads of one task each and of a few keys: one thread takes several, and fetches ahead. */
@@ -114,6 +126,13 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
     plan->scratch = sizeof(real) * (size_t)((K(block_keys) + 2) * q + K(block_keys) *(depth + stride) +
                                             blocks * q * (a->head_dim + stride + 2)) +
                     sizeof(struct K(rows)) * K(row_blocks) + 64;
+}
+
+/* Whether a call's arrays do not stay in a cache and are to be fetched ahead. One thread of a Sapphire Rapids: 8 MB (4 x 2048 x
+ * 64) take the same time either way, 64 MB (4 x 8192 x 128) 0.97, with a window of 256 0.93. */
+ATTNX_INLINE int K(far)(const struct attnx_attention *a) {
+    const ptrdiff_t rows = a->batch * (a->heads * a->query_len + a->heads / a->group * a->key_len);
+    return rows > K(far_bytes) / (ptrdiff_t)sizeof(real) / (a->head_dim + a->value_dim);
 }
 
 static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
@@ -133,6 +152,7 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     struct K(scratch) block = {.s = s, .merge = s + K(block_keys) *q, .values = s + (K(block_keys) + 2) * q};
     block.converted = block.values + K(block_keys) *stride;
     block.next = run ? &following : NULL;
+    block.far = K(far)(a);
     real *next = block.converted + K(block_keys) *depth;
     /* After all that vectors are loaded from, whose places are multiples of a vector. */
     struct K(rows) *rows = (struct K(rows) *)(void *)(next + plan->grain * q * (a->head_dim + stride + 2));

@@ -41,10 +41,11 @@ static void K(weights_of_rows)(const struct attnx_attention *a, const struct K(h
     const int hide = a->stage >= ATTNX_STAGE_BIASED;
     const ptrdiff_t keys = a->stage == ATTNX_STAGE_WEIGHTS ? rows->end : head->keys;
     const real rest = a->stage == ATTNX_STAGE_BIASED ? -(real)INFINITY : 0;
+    struct K(scratch) block = {.s = s, .converted = s + K(block_keys) *K(block_queries)};
     K(pack_queries)(a, head, rows);
     for (ptrdiff_t k = 0; k < keys; k += K(block_keys)) {
         const ptrdiff_t n = keys - k < K(block_keys) ? keys - k : K(block_keys);
-        K(scores)(a, head, rows, k, n, 1, s, s + K(block_keys) *K(block_queries));
+        K(scores)(a, head, rows, k, n, !hide, &block);
         if (a->softcap > 0 && a->stage >= ATTNX_STAGE_CAPPED) K(softcap)(a, rows, n, s);
         if (hide) K(mask_block)(a, head, rows, k, n, s, 0);
         K(store_scores)(a, head, rows, k, n, s);

@@ -35,45 +35,19 @@ static void K(pack_few)(const struct attnx_attention *a, const struct K(head) *h
 
 _Static_assert(VALUE_FEW_SUMS % 8 == 0, "bfloat16 values are added in pairs of vectors for up to 4 queries");
 
-/* Rows asked for before they are read, the whole of a decoding step's speed. In the order in which they lie: a processor
+/* Rows asked for before they are read are the whole of a decoding step's speed. In the order in which they lie: a processor
  * follows a stream, and not the eight rows of a transpose or a panel of columns. 32 queries on 8 x 1024 keys of 128 float32,
  * batch of 16, two threads of a Zen 3, whose plain reading reaches 28 GB/s, median of 0.5 s: rows in the order of their use
  * 16 and 16, 32 and 64 or 64 and 64 (keys, values) ahead 13 GB/s; in their own order 8 ahead 16, 16 to 32 ahead 17 to 18;
  * a block of keys ahead 16. 8 KiB ahead 19, 16 KiB 22, 24 and 32 KiB 20; into L1 or L2 alike. Values are
  * read `value_part` bytes of rows at a time over all columns (32 rows whatever their length: 40 columns 15 % slower). */
-enum {
-    K(ahead_by) = 16384,
-    K(value_part) = 16384,
-    K(bytes_ahead) = 4 * 64 /* at a time: four prefetches for one branch */
-};
+enum { K(ahead_by) = 16384, K(value_part) = 16384 };
 
-struct K(ahead) {
-    const char *row;
-    ptrdiff_t at, bytes, step; /* of the row: what has been asked for, its length, the way to the next */
-    ptrdiff_t asked, due;      /* bytes to ask for in the time of a row, and those that were not asked for yet */
-};
-
-/* What lies `ahead_by` bytes past row `first`. Rows without gaps are one; others are asked for in whole steps of
- * `bytes_ahead`. */
-static struct K(ahead) K(ahead_of)(const struct attnx_array *array, const void *base, ptrdiff_t first, ptrdiff_t dim) {
-    const ptrdiff_t size = storage_bytes[array->storage], bytes = dim * size, most = K(bytes_ahead);
-    const int stream = array->row == dim;
-    const ptrdiff_t rows = bytes ? (K(ahead_by) + bytes - 1) / bytes : 0,
-                    asked = stream ? bytes : (bytes + most - 1) / most * most;
-    const char *row = storage_at(base, array->storage, (first + rows) * array->row);
-    return (struct K(ahead)){row, 0, stream ? PTRDIFF_MAX : bytes, array->row * size, asked, 0};
-}
-
-/* A turn of `share` bytes. Past the last row it asks for what follows in memory: the next head where a caller's arrays hold
- * nothing else, for nothing where a cache has room left. */
-ATTNX_INLINE void K(fetch_ahead)(struct K(ahead) *ahead, ptrdiff_t share) {
-    ahead->due += share;
-    for (; ahead->due >= K(bytes_ahead); ahead->due -= K(bytes_ahead)) {
-        ATTNX_UNROLL
-        for (int i = 0; i < K(bytes_ahead); i += 64) __builtin_prefetch(ahead->row + ahead->at + i, 0, 2);
-        ahead->at += K(bytes_ahead);
-        if (ahead->at >= ahead->bytes) ahead->at = 0, ahead->row += ahead->step;
-    }
+/* What lies `ahead_by` bytes past row `first`. */
+static struct K(ahead)
+    K(ahead_past)(const struct attnx_array *array, const void *base, ptrdiff_t first, ptrdiff_t dim) {
+    const ptrdiff_t bytes = dim * storage_bytes[array->storage], rows = bytes ? (K(ahead_by) + bytes - 1) / bytes : 0;
+    return K(ahead_of)(array, storage_at(base, array->storage, (first + rows) * array->row), dim);
 }
 
 /* Keys are taken half a vector of coordinates at a time, two keys to a vector: half the registers of whole vectors and, with
@@ -189,12 +163,12 @@ static void K(scores_few)(const struct attnx_attention *a, const struct K(head) 
     const ptrdiff_t count = rows->count;
     if (!K(few)) return; /* no code where there are none */
     struct attnx_array from = {.row = a->key.row, .storage = a->key.storage};
-    struct K(ahead) next = K(ahead_of)(&a->key, head->key, first, a->head_dim);
+    struct K(ahead) next = K(ahead_past)(&a->key, head->key, first, a->head_dim);
     /* Rows a power of two apart share sets of L1, and a line is read in several steps: no more rows side by side than 8 ways
      * of 4 KiB hold. */
     const ptrdiff_t row = from.row * storage_bytes[from.storage], low = row & -row,
                     shared = low && low < 4096 ? low : 4096;
-    /* Queries past the last are zeros of the packed block: counts are rounded up to those compiled. */
+    /* Counts are rounded up to those compiled; scores of what is packed past the last query go nowhere. */
 #define SCORE_FEW_COUNT(stored_as, queries)                                                                        \
     for (ptrdiff_t k = 0, n; k < keys; k += n) {                                                                   \
         enum { SIDE = SCORE_FEW_SUMS / (queries) < 4 ? SCORE_FEW_SUMS / (queries) : 4 };                           \
@@ -313,7 +287,7 @@ static void K(values_few)(const struct attnx_attention *a, const struct K(head) 
     const ptrdiff_t groups = rows->count / 4 + rows->count % 4 / 2 + rows->count % 2;
     const ptrdiff_t once = VALUE_FEW_SUMS / 4 * V(width); /* columns of one tile, for 4 queries too */
     const ptrdiff_t most = groups < 2 && dim <= once ? keys : fit < 8 ? 8 : fit;
-    struct K(ahead) next = K(ahead_of)(&a->value, head->value, first, dim);
+    struct K(ahead) next = K(ahead_past)(&a->value, head->value, first, dim);
     struct K(few_values) part = {.row = a->value.row, .stride = rows->stride, .fresh = rows->fresh};
     for (ptrdiff_t k = 0; k < keys; k += most) {
         part.keys = keys - k < most ? keys - k : most;

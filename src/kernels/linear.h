@@ -6,13 +6,14 @@
  *
  * A task's rows run past a part of its panels, which stays in L1, and then past the next; until the last part the sums
  * wait in scratch. While a tile computes it asks for its share of the part that comes next: all at once, by the last
- * tile, they came too late (10 rows, weights in L3: 55 and 81 % of the limit). One thread of a Sapphire Rapids, share of
+ * tile, they came too late (10 rows, weights in L3: 55 % of the limit, and 78). One thread of a Sapphire Rapids, share of
  * what multiply-adds in registers reach, median, for 128 rows of 384 -> 1536, 128 of 1536 -> 384 and 10 of 384 -> 1536,
  * AVX-512: rows packed in strips, biases after all rows of a column, parts fetched by the last tile 76, 78 and 55 %; as
- * now 88, 92 and 78. With AVX2 91, 90 and 82, and 93, 94 and 85.
+ * now 88, 92 and 78. With AVX2 91, 90 and 82, and 93, 94 and 85. Not measured on a Zen 3, where with panels of 48 columns
+ * rows as they lay ran at 64 to 80 GFLOP/s and rows packed in strips at 77 to 88.
  */
 enum {
-    linear_row_bytes = 256 * 1024, /* of a task's rows of x, which every part reads again: from L2 */
+    linear_row_bytes = 256 * 1024, /* of a task's rows of x, which every part reads again: from L2, but for long ones */
     linear_most_rows = 20 * LINEAR_ROWS,
     linear_least_rows = 8 * LINEAR_ROWS, /* of any size: all panels pass once a task (rows of 4096: 47 to 87 %) */
     linear_part = 12 * 1024,             /* bytes of panels; LINEAR_PART where as many rows as follow share them */
@@ -26,10 +27,10 @@ enum {
     linear_sums_row = linear_few_vecs * f32_width /* the widest tile */
 };
 
-/* sums += `depth` inputs of some rows times `vecs` vectors of panels; a fresh sum starts at 0. With the first `fetched`
+/* sums += `depth` inputs of some rows times `vecs` vectors of panels; a fresh sum starts at 0. With the first `fetches`
  * inputs it asks for as many that lie panels.ahead further on. */
 ATTNX_INLINE void linear_tile(struct broadcast_f32 x, struct vectors_f32 panels, ptrdiff_t depth, const int fresh,
-                              ptrdiff_t fetched, const int rows, const int vecs, float *sums) {
+                              ptrdiff_t fetches, const int rows, const int vecs, float *sums) {
     tile_f32 acc;
     tile_zero_f32(rows, vecs, acc);
     if (!fresh) {
@@ -39,11 +40,11 @@ ATTNX_INLINE void linear_tile(struct broadcast_f32 x, struct vectors_f32 panels,
             for (int c = 0; c < vecs; c++) acc[r][c] = f32_load(sums + (r * vecs + c) * f32_width);
         }
     }
-    if (fetched && panels.ahead) {
-        tile_add_f32(x, panels, fetched, rows, vecs, acc);
-        x.at += fetched;
-        panels.at += fetched * panels.step;
-        depth -= fetched;
+    if (fetches && panels.ahead) {
+        tile_add_f32(x, panels, fetches, rows, vecs, acc);
+        x.at += fetches;
+        panels.at += fetches * panels.step;
+        depth -= fetches;
     }
     panels.ahead = 0; /* a loop without fetching: known to the compiler */
     tile_add_f32(x, panels, depth, rows, vecs, acc);
@@ -78,7 +79,9 @@ static void linear_end(const struct attnx_linear *a, const struct linear_share s
 ATTNX_INLINE void linear_columns_run(const struct attnx_linear *a, const struct linear_share share, const float *panels,
                                      const int few, const int vecs, float *sums) {
     const ptrdiff_t rows = share.rows, row_bytes = vecs * f32_width * (ptrdiff_t)sizeof *sums;
-    const ptrdiff_t most = (rows < linear_part_rows ? linear_part : LINEAR_PART) / row_bytes;
+    const ptrdiff_t fit = (rows < linear_part_rows ? linear_part : LINEAR_PART) / row_bytes;
+    const ptrdiff_t parts = (a->in + fit - 1) / fit,
+                    most = parts ? (a->in + parts - 1) / parts : 1; /* like each other */
     const ptrdiff_t panels_wide = linear_panel_vecs < vecs ? vecs / linear_panel_vecs : 1;
     const float *x = a->x + share.first * a->x_row;
     struct vectors_f32 part = {panels, ATTNX_PANEL, linear_panel_vecs, a->in * ATTNX_PANEL, 0};
@@ -89,11 +92,11 @@ ATTNX_INLINE void linear_columns_run(const struct attnx_linear *a, const struct 
         part.at = panels + from * ATTNX_PANEL;
 #define LINEAR_TILE(r, n)                                                                                          \
     do {                                                                                                           \
-        const ptrdiff_t fetched = few ? 0 : (r) * depth / rows, fetches = few ? 0 : ((r) + (n)) * depth / rows;    \
+        const ptrdiff_t begin = few ? 0 : (r) * depth / rows, end = few ? 0 : ((r) + (n)) * depth / rows;          \
         float *to = sums + (r) * vecs * f32_width;                                                                 \
-        part.ahead = (ahead + fetched) * ATTNX_PANEL;                                                              \
+        part.ahead = (ahead + begin) * ATTNX_PANEL;                                                                \
         linear_tile((struct broadcast_f32){x + (r) * a->x_row + from, a->x_row, 1}, part, depth, from == 0,        \
-                    fetches - fetched, n, vecs, to);                                                               \
+                    end - begin, n, vecs, to);                                                                     \
         if (from + depth < a->in) break;                                                                           \
         linear_end(a, (struct linear_share){share.first + (r), n, share.column, share.end}, to, vecs * f32_width); \
     } while (0)

@@ -119,19 +119,15 @@ ATTNX_INLINE void K(mask_array)(const struct attnx_array *array, const char *bas
     }
 }
 
-/* Asks for the rows of a float mask or bias before the scores that it is added to: they lie apart, and no processor follows
- * so many (a mask of 12 MB on 4 x 12 x 256 x 64, one thread of a Zen 3: 17 % of the time went into adding it, 11 with this).
- * Inline, as fetch_head. */
-ATTNX_INLINE void K(mask_ahead)(const struct attnx_array *array, const char *base, const struct K(rows) *rows,
-                                ptrdiff_t first, ptrdiff_t keys) {
-    const ptrdiff_t size = storage_bytes[array->storage], bytes = keys * size;
+/* Asks for the rows of a float mask or bias while the scores that it is added to are computed: they lie apart, and no
+ * processor follows so many (a mask of 12 MB on 4 x 12 x 256 x 64, one thread of a Zen 3: 17 % of the time went into adding
+ * it, 11 when all of a block's were asked for at once before its scores). */
+static void K(mask_ahead)(const struct attnx_array *array, const char *base, const struct K(rows) *rows,
+                          ptrdiff_t first, ptrdiff_t keys, struct K(fetches) *fetches) {
+    const ptrdiff_t tile = K(tile_rows), count = array->row == 0 && array->head == 0 ? 1 : rows->count;
     if (!base || array->storage == ATTNX_BOOL || array->item != 1) return;
-    for (ptrdiff_t r = 0; r < rows->count; r++) {
-        const char *row = K(mask_row)(array, base, rows, r) + first * size;
-        for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
-        __builtin_prefetch(row + bytes - 1, 0, 2);
-        if (array->row == 0 && array->head == 0) return; /* one row for all */
-    }
+    const char *row = K(mask_row)(array, base, rows, 0) + first * storage_bytes[array->storage];
+    K(fetch_within)(fetches, array, row, keys, count, (keys + tile - 1) / tile);
 }
 
 /* ALiBi (Press et al. 2022): -slope * |position - key|; distances from the block's first key are exact. */
@@ -187,7 +183,9 @@ ATTNX_INLINE void K(mask_interval)(const struct K(rows) *rows, ptrdiff_t first, 
             to[i] = (real)seen.end;
         }
         const V(v) from_v = V(load)(from), to_v = V(load)(to);
-        for (ptrdiff_t k = begin ? 0 : end; k < keys; k = k + 1 == begin ? end : k + 1) {
+        for (ptrdiff_t k = 0; k < keys; k++) {
+            if (k == begin) k = end;
+            if (k >= keys) break;
             const V(v) key = V(set1)((real)k);
             real *at = s + k * K(block_queries) + c * V(width);
             const V(v) late = V(select)(V(lt)(key, to_v), V(load)(at), fill);

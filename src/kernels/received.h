@@ -40,7 +40,7 @@ ATTNX_INLINE void K(received_add)(const struct K(rows) *rows, ptrdiff_t keys, co
 }
 
 static void K(received_block)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                              ptrdiff_t first, ptrdiff_t keys, const struct K(scratch) *scratch, real *sums) {
+                              ptrdiff_t first, ptrdiff_t keys, struct K(scratch) *scratch, real *sums) {
     real *s = scratch->s;
     if (!K(block_scores)(a, head, rows, first, keys, scratch)) return;
     if (rows->count % V(width)) { /* lanes past the last query */
@@ -95,7 +95,7 @@ static void K(received_run)(const void *args, const struct attnx_plan *plan, ptr
     const ptrdiff_t cut = from + plan->grain < a->key_len ? from + plan->grain : a->key_len;
     const ptrdiff_t to = cut < head.keys ? cut : head.keys;
     real *s = scratch, *sums = s + most * (q + (a->head_dim + w - 1) / w * w);
-    const struct K(scratch) block = {.s = s, .converted = s + most * q};
+    struct K(scratch) block = {.s = s, .converted = s + most * q};
     struct K(rows) rows = {.packed = sums + 2 * w * plan->grain};
     rows.most = rows.packed + q * a->head_dim;
     rows.total = rows.most + q;

@@ -62,13 +62,24 @@ struct K(rows) {
     int vecs;                     /* vectors that hold them */
     ptrdiff_t begin, end;         /* keys that any of them sees lie between */
     ptrdiff_t all_begin, all_end; /* every one of them sees these by position */
-    real *packed;                 /* (E, block_queries): scaled, transposed, zero past count */
+    real *packed;                 /* (E, block_queries): scaled, transposed, 0 past count, but for pack_few's */
     real *sums;                   /* (count, stride): weighted values so far */
     ptrdiff_t stride;
     real *most, *total; /* (block_queries): running maximum and sum of the softmax */
     int fresh;          /* no block of keys has been joined: sums are not set yet */
     ptrdiff_t head[K(block_queries)], index[K(block_queries)]; /* of each row: head of the group, query */
     ptrdiff_t from[K(block_queries)], to[K(block_queries)];    /* and where positions bound it, the keys that it sees */
+};
+
+/* Scratch of a block of keys: transposed scores, keys converted from their storage, packed values (or
+ * unfinished sums of values_few), and how it joins. */
+struct K(scratch) {
+    real *s, *converted, *merge;
+    real *values;
+    ptrdiff_t values_of;        /* the block that is packed there, or -1 */
+    const struct K(head) *next; /* what this thread works on after this, or NULL */
+    int far;                    /* the call's arrays do not stay in a cache */
+    struct K(fetches) fetches;  /* what is asked for while scores are computed */
 };
 
 struct K(interval) {
@@ -81,7 +92,7 @@ ATTNX_INLINE struct K(interval) K(visible)(const struct attnx_attention *a, cons
     const ptrdiff_t begin = a->window_left < 0 || position < a->window_left ? 0 : position - a->window_left;
     const ptrdiff_t end =
         a->window_right >= 0 && position < keys - a->window_right ? position + a->window_right + 1 : keys;
-    return begin < end ? (struct K(interval)){begin, end < keys ? end : keys} : (struct K(interval)){0, 0};
+    return begin < end ? (struct K(interval)){begin, end} : (struct K(interval)){0, 0};
 }
 
 /* Fills in which rows these are and what they see. */
@@ -136,12 +147,16 @@ ATTNX_INLINE void K(pack_vector)(const struct attnx_attention *a, const struct K
         const ptrdiff_t r = c * w + i;
         row[i] = storage_at(head->query, storage, rows->head[r] * a->query.head + rows->index[r] * a->query.row);
     }
+    const ptrdiff_t ahead =
+        rows->index[c * w] + 2 * w <= head->queries ? w * a->query.row * (ptrdiff_t)storage_bytes[storage] : 0;
     for (ptrdiff_t e = 0; e < depth; e += w) {
         V(v) block[V(width)];
         const ptrdiff_t n = depth - e < w ? depth - e : w;
         for (ptrdiff_t i = 0; i < w; i++) {
             block[i] = V(set1)(0);
-            if (i < lanes) block[i] = V(mul)(K(stored)(row[i] + e * storage_bytes[storage], storage, n), scale);
+            if (i >= lanes) continue;
+            if (ahead) __builtin_prefetch(row[i] + e * storage_bytes[storage] + ahead, 0, 2);
+            block[i] = V(mul)(K(stored)(row[i] + e * storage_bytes[storage], storage, n), scale);
         }
         V(transpose)(block);
         for (ptrdiff_t j = 0; j < n; j++) V(store)(rows->packed + (e + j) * K(block_queries) + c * w, block[j]);
@@ -183,24 +198,27 @@ ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *pack
     }
 }
 
-ATTNX_INLINE void K(score_columns)(const real *key, ptrdiff_t key_row, const real *packed, ptrdiff_t depth,
-                                   ptrdiff_t keys, const int vecs, const int most, real *s) {
-#define SCORE_TILE(r, n)                                                                          \
-    K(score_tile)((struct K(broadcast)){key + (r) * key_row, key_row, 1}, packed, depth, n, vecs, \
-                  s + (r) * K(block_queries))
+ATTNX_INLINE void K(score_columns)(const struct K(broadcast) key, const real *packed, ptrdiff_t depth, ptrdiff_t keys,
+                                   const int vecs, const int most, struct K(scratch) *scratch, real *s) {
+#define SCORE_TILE(r, n)                                                                                 \
+    do {                                                                                                 \
+        if (scratch->fetches.count) K(fetch_turn)(&scratch->fetches);                                    \
+        K(score_tile)((struct K(broadcast)){key.at + (r) * key.row, key.row, 1}, packed, depth, n, vecs, \
+                      s + (r) * K(block_queries));                                                       \
+    } while (0)
     ATTNX_TILE_ROWS(keys, most, SCORE_TILE);
 #undef SCORE_TILE
 }
 
-/* `vecs` vectors of queries. */
-static void K(score_rows)(const real *key, ptrdiff_t row, const real *packed, ptrdiff_t depth, ptrdiff_t keys, int vecs,
-                          real *s) {
-    if (vecs == 1) K(score_columns)(key, row, packed, depth, keys, 1, SCORE_ROWS_1, s);
-    else if (vecs == 2) K(score_columns)(key, row, packed, depth, keys, 2, SCORE_ROWS_2, s);
-    else if (vecs == 3) K(score_columns)(key, row, packed, depth, keys, 3, SCORE_ROWS, s);
+/* `vecs` vectors of queries, or none. */
+static void K(score_rows)(const struct K(broadcast) key, const real *packed, ptrdiff_t depth, ptrdiff_t keys, int vecs,
+                          struct K(scratch) *scratch, real *s) {
+    if (vecs == 1) K(score_columns)(key, packed, depth, keys, 1, SCORE_ROWS_1, scratch, s);
+    else if (vecs == 2) K(score_columns)(key, packed, depth, keys, 2, SCORE_ROWS_2, scratch, s);
+    else if (vecs == 3) K(score_columns)(key, packed, depth, keys, 3, SCORE_ROWS, scratch, s);
 }
 
-/* The keys at which a vector of queries begins or ceases to see, as a step's end: before all others in [at, keys). */
+/* The first key after `at` from which on other vectors of queries see, or `keys`. */
 static ptrdiff_t K(score_step)(const struct K(interval) *seen, int vecs, ptrdiff_t at, ptrdiff_t keys) {
     for (int c = 0; c < vecs; c++) {
         if (seen[c].begin > at && seen[c].begin < keys) keys = seen[c].begin;
@@ -209,16 +227,16 @@ static ptrdiff_t K(score_step)(const struct K(interval) *seen, int vecs, ptrdiff
     return keys;
 }
 
-/* s = scores of keys [first, first + keys); `converted` takes a block of keys stored in another type. Where not `all` are
- * wanted, vectors of queries that do not see a key by position are left out: what is in their place means nothing. */
+/* Scores of keys [first, first + keys). Where not `all` are wanted, vectors of queries that do not see a key by position
+ * are left out: what is in their place means nothing. */
 static void K(scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
-                      ptrdiff_t first, ptrdiff_t keys, int all, real *s, real *converted) {
+                      ptrdiff_t first, ptrdiff_t keys, int all, struct K(scratch) *scratch) {
     enum { W = V(width) };
-    ptrdiff_t row;
-    const real *key = K(block_of)(&a->key, head->key, first, keys, a->head_dim, converted, &row);
+    struct K(broadcast) key = {NULL, 0, 1};
     struct K(interval) seen[SCORE_VECS];
+    key.at = K(block_of)(&a->key, head->key, first, keys, a->head_dim, scratch->converted, &key.row);
     if (all || !K(seen_in_part)(rows, first, keys)) {
-        K(score_rows)(key, row, rows->packed, a->head_dim, keys, rows->vecs, s);
+        K(score_rows)(key, rows->packed, a->head_dim, keys, rows->vecs, scratch, scratch->s);
         return;
     }
     for (int c = 0; c < rows->vecs; c++) seen[c] = K(seen)(rows, c * W, W, first, keys);
@@ -227,7 +245,7 @@ static void K(scores)(const struct attnx_attention *a, const struct K(head) *hea
         while (c < end && (seen[c].begin > k || seen[c].end <= k)) c++;
         while (end > c && (seen[end - 1].begin > k || seen[end - 1].end <= k)) end--;
         next = K(score_step)(seen, rows->vecs, k, keys);
-        K(score_rows)(key + k * row, row, rows->packed + c * W, a->head_dim, next - k, end - c,
-                      s + k * K(block_queries) + c * W);
+        K(score_rows)((struct K(broadcast)){key.at + k * key.row, key.row, 1}, rows->packed + c * W, a->head_dim,
+                      next - k, end - c, scratch, scratch->s + k * K(block_queries) + c * W);
     }
 }

@@ -237,10 +237,7 @@ static void K(summary_plan)(const void *args, struct attnx_plan *plan) {
     const ptrdiff_t q = K(block_queries), w = V(width), heads = a->batch * (a->heads / a->group);
     const ptrdiff_t rows = a->group * a->query_len, stride = (a->value_dim + w - 1) / w * w;
     const ptrdiff_t depth = a->key.storage == REAL_STORAGE ? 0 : (a->head_dim + w - 1) / w * w;
-    ptrdiff_t blocks = K(row_blocks);
-    while (blocks > 1 && (blocks * q * a->head_dim > 2 * K(packed_most) ||
-                          heads * ((rows + blocks * q - 1) / (blocks * q)) < 4 * plan->tasks))
-        blocks--;
+    const ptrdiff_t blocks = K(pass_blocks)(a, plan->tasks);
     const ptrdiff_t lists = 2 * (y->top_k < K(top_listed) ? y->top_k : K(top_listed));
     plan->grain = blocks;
     plan->tasks = heads * ((rows + blocks * q - 1) / (blocks * q));

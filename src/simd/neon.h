@@ -146,7 +146,7 @@ ATTNX_INLINE void f64_unzip(f64_v *r) { f64_transpose(r); }
 ATTNX_INLINE void f64_zip(f64_v *r) { f64_transpose(r); }
 
 /* Rows x vectors of a tile in registers: 24 accumulators, the row of vectors and one broadcast fit 32 registers.
- * SCORE_FEW_SUMS and EXP_SIDE are those of AVX2, not measured here. */
+ * SCORE_FEW_SUMS, EXP_SIDE, PASS_QUERIES and LINEAR_PART are those of AVX2, not measured here. */
 enum {
     SCORE_ROWS = 8,
     SCORE_ROWS_2 = 8,
