@@ -104,26 +104,31 @@ def greedy_search(
     tokens, end, most = starts(start_tokens, end_token, max_length)
     batch = len(tokens)
     going, lengths = np.ones(batch, bool), np.zeros(batch, np.int64)
-    rows = np.arange(batch)  # the sequence of each row that the model still has
-    live, left = going, batch  # of these rows, those that go on, and how many they are
+    rows: Array | slice = slice(None)  # the sequences that the model still has,
+    count, live, left = (
+        batch,
+        going,
+        batch,
+    )  # how many, those of them that go on, and how many these are
     totals = np.zeros(batch)
     chosen: list[Array] = []
     looked: list[Array] = []
     while len(chosen) < most and left:
-        ended = None if left == len(rows) else ~live
-        tokens, logs, weights = likeliest(step(tokens), len(rows), ended, end)
+        ended = None if left == count else ~live
+        tokens, logs, weights = likeliest(step(tokens), count, ended, end)
         totals[rows] += logs
-        live = live & (tokens != end)
+        live = tokens != end
         left = int(np.count_nonzero(live))
         going[rows] = live
         lengths += going
         chosen.append(_spread(tokens, rows, batch))
         if weights is not None:
             looked.append(_spread(weights, rows, batch))
-        if keep is not None and 0 < 2 * left <= len(rows):
+        if keep is not None and 0 < 2 * left <= count:
             kept = np.flatnonzero(live)
             keep(kept)
-            rows, tokens, live = rows[kept], tokens[kept], live[kept]
+            rows = kept if isinstance(rows, slice) else rows[kept]
+            count, tokens, live = left, tokens[kept], live[kept]
     found = np.array(chosen, np.int64).reshape(len(chosen), batch)
     return [
         Hypothesis(
@@ -136,9 +141,9 @@ def greedy_search(
     ]
 
 
-def _spread(values: Array, rows: Array, batch: int) -> Array:
+def _spread(values: Array, rows: Array | slice, batch: int) -> Array:
     """Return what rows have in an array for all sequences, 0 where there is no row."""
-    if len(rows) == batch:
+    if isinstance(rows, slice):
         return values
     out = np.zeros((batch, *values.shape[1:]), values.dtype)
     out[rows] = values

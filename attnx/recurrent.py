@@ -42,7 +42,12 @@ def recurrent_into(
     """
     gates = np.empty((len(states[0]), weight.out_features), np.float32)
     part = max(1, _PART // (gates.size * weight.in_features + 1))
-    begins = range(0, len(counts), part)  # one, nearly always
+    if part >= len(counts):  # nearly always
+        _recurrent.steps(
+            x, (weight.panels, bias), states, counts, backwards, gates, out, threads_for(None)
+        )
+        return
+    begins = range(0, len(counts), part)
     ends = np.cumsum(counts)
     for begin in reversed(begins) if backwards else begins:
         end = min(begin + part, len(counts))

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.attention import attention_weights, scaled_dot_product_attention
+from attnx.layers.block import normalize
 from attnx.layers.decoder_cache import DecoderCache, keys_values
 from attnx.layers.module import FloatArray, as_input
 from attnx.layers.packing import Attend, as_lengths, attend_padded
-from attnx.norm import layer_norm
 
 if TYPE_CHECKING:
     from attnx.cache import KVCache
@@ -53,10 +53,7 @@ class Stack:
         """Return what the layers make of rows (T, d_model), each with its own way to attend, and to the memory."""
         for layer, (own, to_memory) in zip(self.layers, attends, strict=True):
             rows = layer._forward(rows, work, own, to_memory)
-        if self.norm is not None:
-            norm = self.norm
-            rows = layer_norm(rows, norm._weight, norm._bias, eps=norm.eps, out=work.other)
-        return rows
+        return rows if self.norm is None else normalize(self.norm, rows, work.other)
 
     def workspace(self, rows: int) -> Workspace:
         """Return buffers for so many rows."""
@@ -142,7 +139,9 @@ def decode_cached(
     if targets.size and targets.shape[1] == 1 and all(x is None for x in asked):
         step = cache._step_of(stack.layers)
         if step.begin():
-            return _ran(stack, targets, step)
+            result = np.empty(targets.shape, np.float32)
+            result[:, 0] = _ran(stack, targets[:, 0], step)
+            return result
     limits = as_limits("tgt_lengths", call.tgt_lengths, targets)
     shape = targets.shape[:2]
     own = [_attend_cached(kv, shape, call.tgt_mask, limits) for kv in cache._own]
@@ -171,11 +170,20 @@ def decode_cached(
     return _ended(result.reshape(targets.shape), limits)
 
 
-def _ran(stack: Stack, targets: FloatArray, step: DecoderStep) -> FloatArray:
-    """Return what a step that has begun makes of the targets (B, 1, d_model)."""
+def next_rows(stack: Stack, rows: FloatArray, cache: DecoderCache) -> FloatArray:
+    """Append one position of each sequence, rows (B, d_model), to a cache that has room for it, without a check.
+
+    For models that have made the cache themselves. The result is a buffer, which the next step writes to.
+    """
+    step = cache._step_of(stack.layers)
+    step.begin()
+    return _ran(stack, rows, step)
+
+
+def _ran(stack: Stack, rows: FloatArray, step: DecoderStep) -> FloatArray:
+    """Return what a step that has begun makes of rows (B, d_model)."""
     try:
-        rows = stack.run(targets.reshape(-1, targets.shape[2]), step.attends, step.work)
-        result = rows.reshape(targets.shape).copy()  # the next step writes into the same buffers
+        result = stack.run(rows, step.attends, step.work)
         step.end()
     except BaseException:
         step.take_back()

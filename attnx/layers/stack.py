@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from attnx.layers.block import normalize
 from attnx.layers.module import FloatArray, as_input
 from attnx.layers.packing import Attend, as_lengths, attend_packed, attend_padded, starts_of
-from attnx.norm import layer_norm
 
 if TYPE_CHECKING:
     from attnx.layers.norm import LayerNorm
@@ -71,5 +71,5 @@ def run_in(
     for layer in layers:
         rows = layer._forward(rows, work, attend)
     if norm is not None:
-        rows = layer_norm(rows, norm._weight, norm._bias, eps=norm.eps, out=work.other)
+        rows = normalize(norm, rows, work.other)
     return rows

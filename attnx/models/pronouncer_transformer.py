@@ -16,7 +16,9 @@ from attnx.layers import (
     TransformerEncoderLayer,
 )
 from attnx.layers.decoder_cache import DecoderCache
+from attnx.layers.decoder_pass import Stack, next_rows
 from attnx.layers.module import FloatArray
+from attnx.linear import linear_into
 from attnx.models.documents import Document
 from attnx.models.pronouncer_weights import Weights, load_into
 
@@ -91,15 +93,21 @@ class TransformerSteps:
 
     def __init__(self, model: Transformer, cache: DecoderCache) -> None:
         self._model = model
+        self._stack = Stack(model._decoder.layers, model._decoder.norm)
         self._cache = cache
         self._step = 0
 
     def __call__(self, tokens: Tokens) -> FloatArray:
         """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
         model = self._model
-        targets = model._phonemes[tokens] + model._positions[self._step]
+        targets = model._phonemes[tokens]
+        targets += model._positions[self._step]
         self._step += 1
-        return model._output(model._decoder(targets[:, None], cache=self._cache))[:, 0]
+        output = model._output
+        logits = np.empty((len(tokens), output.out_features), np.float32)
+        rows = next_rows(self._stack, targets, self._cache)
+        linear_into(rows, output._weight, output._bias, logits)
+        return logits
 
     def keep(self, rows: Tokens) -> None:
         """Go on with these words alone."""
