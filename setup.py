@@ -50,8 +50,7 @@ EXTENSIONS += [
         "summary",
         "additive",
         "softmax",
-        "linear",
-        "norm",
+        "layers",
         "recurrent",
         "rotary",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnx import _check
-from attnx._core import _linear
+from attnx._core import _layers
 from attnx._core._arrays import plain
 from attnx._core._runtime import PANEL
 from attnx.runtime import threads_for
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
 __all__ = ["PackedWeight", "linear", "linear_into", "pack_weight"]
 
-_ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2}
+ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2}
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -83,7 +83,7 @@ def linear(
         )
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must have shape {shape}, got {residual.shape}")
-    if activation not in _ACTIVATIONS:
+    if activation not in ACTIVATIONS:
         raise ValueError(f'activation must be None, "relu" or "gelu", got {activation!r}')
     added = None if residual is None else _rows("residual", residual, weight.out_features)
     result = (
@@ -93,8 +93,8 @@ def linear(
     )
     target = result if out is None or result.flags.c_contiguous else np.empty(shape, np.float32)
     if result.size:
-        _linear.linear(
-            rows, weight.panels, bias, added, target.reshape(-1, weight.out_features), _ACTIVATIONS[activation],
+        _layers.linear(
+            rows, weight.panels, bias, added, target.reshape(-1, weight.out_features), ACTIVATIONS[activation],
             threads_for(num_threads),
         )  # fmt: skip
     if target is not result:
@@ -115,8 +115,8 @@ def linear_into(
 
     For layers, between buffers of their own: the checks of a short sentence's 24 linear maps took a tenth of its time.
     """
-    _linear.linear(
-        x, weight.panels, bias, residual, out, _ACTIVATIONS[activation], threads_for(None)
+    _layers.linear(
+        x, weight.panels, bias, residual, out, ACTIVATIONS[activation], threads_for(None)
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnx import _check
-from attnx._core import _norm
+from attnx._core import _layers
 from attnx.linear import _rows
 from attnx.runtime import threads_for
 
@@ -49,7 +49,7 @@ def layer_norm(
     )
     target = result if result.flags.c_contiguous else np.empty(x.shape, np.float32)
     if result.size:
-        _norm.layer_norm(
+        _layers.layer_norm(
             rows, added, weight, bias, target.reshape(-1, items), eps, threads_for(num_threads)
         )
     if target is not result:
@@ -65,4 +65,4 @@ def layer_norm_into(
     out: NDArray[np.float32],
 ) -> None:
     """Write `layer_norm` of rows (n, items) to out, without a check: for layers, between buffers of their own."""
-    _norm.layer_norm(x, None, weight, bias, out, eps, threads_for(None))
+    _layers.layer_norm(x, None, weight, bias, out, eps, threads_for(None))

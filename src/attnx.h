@@ -133,6 +133,16 @@ struct attnx_recurrent_steps {
     int backwards;         /* from the last step to the first */
 };
 
+/* Rows (batch, heads, items) that a cache (batch, heads, capacity, items) takes: those of entry b as row lengths[b] - 1. */
+struct attnx_append {
+    const float *rows;
+    float *cache;
+    const int64_t *lengths;
+    ptrdiff_t batch, heads, items;
+    ptrdiff_t rows_batch, rows_head;
+    ptrdiff_t cache_batch, cache_head, cache_row;
+};
+
 /* Rotary positions: the first `pairs` pairs of each row turned by row p of the tables, the rest copied. Row (i, j, ...)
  * of the axes has the index q = sum of index * position stride, and p = positions[q], or q itself without positions. */
 struct attnx_rotary {
@@ -185,6 +195,15 @@ enum attnx_status { ATTNX_OK, ATTNX_NO_MEMORY, ATTNX_NO_SUCH_ISA };
 
 /* Runs a kernel of the current table on at most num_threads threads. */
 enum attnx_status attnx_run(enum attnx_op op, const void *args, int num_threads);
+
+struct attnx_call {
+    enum attnx_op op;
+    const void *args;
+};
+
+/* Runs calls one after the other. Of more than one part each has its own, count / parts of them, which touch nothing that
+ * another part writes: threads run parts beside each other. */
+enum attnx_status attnx_run_calls(const struct attnx_call *calls, ptrdiff_t count, ptrdiff_t parts, int num_threads);
 
 /* Runs the kernels of all steps, one after the other. */
 enum attnx_status attnx_run_steps(const struct attnx_recurrent_steps *args, int num_threads);

@@ -75,7 +75,7 @@ def test_extensions_export_their_entry_alone() -> None:
 PLANTS = [
     (rules.layering, "attnx/_check.py", "from attnx import cli"),
     (rules.layering, "attnx/softmax.py", "from .layers import Linear"),
-    (rules.layering, "attnx/layers/linear.py", "from .._core import _linear"),
+    (rules.layering, "attnx/layers/linear.py", "from .._core import _layers"),
     (rules.layering, "attnx/view/text.py", "import attnx.models"),
     (rules.layering, "attnx/_core/_softmax.pyx", "from attnx.softmax import softmax"),
     (rules.layering, "src/simd/avx2.h", '#include "../kernels/exp.h"'),

@@ -7,11 +7,13 @@ import gc
 import pickle
 import weakref
 
+import numpy as np
 import pytest
 from conftest import assert_same_bits
 from test_decoder_cache import make
 from test_layers import draw, randomized
 
+import attnx
 from attnx.layers import TransformerDecoder, TransformerDecoderLayer
 from attnx.layers.decoder_cache import DecoderCache
 
@@ -126,3 +128,58 @@ def test_an_error_leaves_the_cache_as_it_was(monkeypatch: pytest.MonkeyPatch) ->
             decoder(x[:, 2:], cache=cache)
     assert cache.lengths.tolist() == [2, 2, 2]
     assert_same_bits(decoder(x[:, 2:], cache=cache), whole[:, 2:])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_shares_of_many_sequences(isa: str, threads: int, beams: int, norm_first: bool) -> None:
+    """Each thread takes its own sequences through all layers, those of a source together."""
+    decoder, before = make(norm_first=norm_first), attnx.get_num_threads()
+    x, memory = draw(35 * beams, 4, 24), draw(35, 5, 24, seed=1)
+    lengths = np.arange(35) % 6
+    attnx.set_num_threads(threads)
+    try:
+        cache = decoder.make_cache(memory, 4, memory_lengths=lengths, beams=beams)
+        decoder(x[:, :2], cache=cache, tgt_lengths=np.arange(35 * beams) % 2 + 1)
+        uneven = cache.lengths
+        steps = [decoder(x[:, i : i + 1], cache=cache) for i in (2, 3)]
+    finally:
+        attnx.set_num_threads(before)
+    for b in (0, 17 * beams, 35 * beams - 1):
+        rows = np.concatenate((x[b, : uneven[b]], x[b, 2:]))[None]
+        alone = decoder(
+            rows,
+            memory[b // beams][None],
+            memory_lengths=lengths[b // beams][None],
+            tgt_is_causal=True,
+        )
+        assert_same_bits(np.stack([step[b, 0] for step in steps]), alone[0, -2:])
+
+
+@pytest.mark.parametrize("name", ["linear1", "linear2", "norm1", "norm3"])
+def test_a_step_sees_a_new_part_of_a_layer(name: str) -> None:
+    decoder = make()
+    x, memory = draw(2, 3, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 3)
+    decoder(x[:, :1], cache=cache)
+    cache.truncate(0)
+    part = copy.copy(getattr(decoder.layers[-1], name))
+    part.load_state_dict({key: array * 0.5 for key, array in part.state_dict().items()})
+    setattr(decoder.layers[-1], name, part)
+    whole = decoder(x, memory, tgt_is_causal=True)
+    assert_same_bits(decoder(x[:, :1], cache=cache), whole[:, :1])
+
+
+def test_a_part_that_goes_away_stays_with_the_step() -> None:
+    """What a step points at lives as long as the step."""
+    decoder = make()
+    x, memory = draw(2, 3, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 3)
+    decoder(x[:, :1], cache=cache)
+    step = cache._step
+    assert step is not None
+    decoder.load_state_dict({key: array * 0 for key, array in decoder.state_dict().items()})
+    gc.collect()
+    assert step.begin()
+    assert np.isfinite(step.run(x[:, 1])).all()

@@ -8,6 +8,7 @@ from attnx._core.c_attnx cimport (
     ATTNX_OK,
     ATTNX_PANEL,
     attnx_build_flags,
+    attnx_call,
     attnx_compiler,
     attnx_isa_available,
     attnx_isa_force,
@@ -15,6 +16,7 @@ from attnx._core.c_attnx cimport (
     attnx_openmp_limit,
     attnx_recurrent_steps,
     attnx_run,
+    attnx_run_calls,
     attnx_run_steps,
     attnx_status,
     attnx_table_now,
@@ -25,6 +27,10 @@ PANEL = ATTNX_PANEL
 
 cdef int run(attnx_op op, const void *args, int num_threads) except -1 nogil:
     return succeeded(attnx_run(op, args, num_threads))
+
+
+cdef int run_calls(const attnx_call *calls, Py_ssize_t count, Py_ssize_t parts, int num_threads) except -1 nogil:
+    return succeeded(attnx_run_calls(calls, count, parts, num_threads))
 
 
 cdef int run_steps(const attnx_recurrent_steps *args, int num_threads) except -1 nogil:

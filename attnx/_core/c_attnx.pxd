@@ -111,6 +111,14 @@ cdef extern from "attnx.h" nogil:
         Py_ssize_t steps, rows
         int backwards
 
+    cdef struct attnx_append:
+        const float *rows
+        float *cache
+        const int64_t *lengths
+        Py_ssize_t batch, heads, items
+        Py_ssize_t rows_batch, rows_head
+        Py_ssize_t cache_batch, cache_head, cache_row
+
     cdef struct attnx_rotary:
         const void *x
         const void *cos
@@ -144,6 +152,7 @@ cdef extern from "attnx.h" nogil:
         ATTNX_linear_f32
         ATTNX_layer_norm_f32
         ATTNX_recurrent_f32
+        ATTNX_append_f32
         ATTNX_rotary_f32
         ATTNX_rotary_f64
 
@@ -156,6 +165,12 @@ cdef extern from "attnx.h" nogil:
         const char *name
 
     attnx_status attnx_run(attnx_op op, const void *args, int num_threads)
+
+    cdef struct attnx_call:
+        attnx_op op
+        const void *args
+
+    attnx_status attnx_run_calls(const attnx_call *calls, Py_ssize_t count, Py_ssize_t parts, int num_threads)
     attnx_status attnx_run_steps(const attnx_recurrent_steps *args, int num_threads)
 
     enum:

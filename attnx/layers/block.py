@@ -9,8 +9,6 @@ from attnx.layers.module import FloatArray, Module, as_size
 from attnx.layers.multihead import MultiHeadAttention
 from attnx.layers.norm import LayerNorm
 from attnx.layers.workspace import Workspace
-from attnx.linear import linear_into
-from attnx.norm import layer_norm_into
 
 Activation = Literal["relu", "gelu"]
 
@@ -45,17 +43,22 @@ class Block(Module):
         self.norm2 = LayerNorm(self.d_model, layer_norm_eps, bias=bias)
 
     def _feed_forward(
-        self, x: FloatArray, hidden: FloatArray, residual: FloatArray, out: FloatArray
+        self,
+        x: FloatArray,
+        hidden: FloatArray,
+        residual: FloatArray,
+        out: FloatArray,
+        work: Workspace,
     ) -> None:
         one, two = self.linear1, self.linear2
-        linear_into(x, one._weight, one._bias, hidden, activation=self.activation)
-        linear_into(hidden, two._weight, two._bias, out, residual=residual)
+        work.linear(x, one._weight, one._bias, hidden, activation=self.activation)
+        work.linear(hidden, two._weight, two._bias, out, residual=residual)
 
     def _workspace(self, rows: int) -> Workspace:
         return Workspace(rows, self.d_model, self.nhead, self.dim_feedforward)
 
 
-def normalize(norm: LayerNorm, x: FloatArray, out: FloatArray) -> FloatArray:
+def normalize(norm: LayerNorm, x: FloatArray, out: FloatArray, work: Workspace) -> FloatArray:
     """Write the norm of rows to out, which is returned."""
-    layer_norm_into(x, norm._weight, norm._bias, norm.eps, out)
+    work.layer_norm(x, norm._weight, norm._bias, norm.eps, out)
     return out

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from attnx.layers.decoder_layer import TransformerDecoderLayer
+    from attnx.layers.decoder_pass import Stack
     from attnx.layers.multihead import MultiHeadAttention
 
 KeyValue = tuple[FloatArray, FloatArray]
@@ -88,11 +89,11 @@ class DecoderCache:
         """Return what a copy takes: not the step, whose buffers and calls are views of each other."""
         return self.__dict__ | {"_step": None}
 
-    def _step_of(self, layers: Sequence[TransformerDecoderLayer]) -> DecoderStep:
-        """Return what takes these layers to the next position."""
+    def _step_of(self, stack: Stack) -> DecoderStep:
+        """Return what takes a stack of layers to the next position."""
         step = self._step
-        if step is None or step.layers != tuple(layers):
-            step = self._step = DecoderStep(layers, self)
+        if step is None or not step.is_of(stack):
+            step = self._step = DecoderStep(stack, self)
         return step
 
     @property

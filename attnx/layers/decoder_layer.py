@@ -11,7 +11,6 @@ from attnx.layers.multihead import MultiHeadAttention
 from attnx.layers.norm import LayerNorm
 from attnx.layers.packing import Attend
 from attnx.layers.workspace import Workspace
-from attnx.linear import linear_into
 
 
 class TransformerDecoderLayer(Block):
@@ -128,22 +127,22 @@ class TransformerDecoderLayer(Block):
         result, other, attended = work.result, work.other, work.attended
         queries = work.projected[:, : self.d_model]
         first = self.norm_first
-        source = normalize(self.norm1, x, other) if first else x
-        linear_into(source, query_key_value, bias, work.projected)
+        source = normalize(self.norm1, x, other, work) if first else x
+        work.linear(source, query_key_value, bias, work.projected)
         attend(work)
-        linear_into(attended, own._weight, own._bias, other, residual=x)
+        work.linear(attended, own._weight, own._bias, other, residual=x)
         # x is done with, so result is free.
-        normalize(self.norm2 if first else self.norm1, other, result)
-        linear_into(result, to_query, query_bias, queries)
+        normalize(self.norm2 if first else self.norm1, other, result, work)
+        work.linear(result, to_query, query_bias, queries)
         attend_memory(work)
         if not first:
-            linear_into(attended, cross._weight, cross._bias, other, residual=result)
-            normalize(self.norm2, other, result)
+            work.linear(attended, cross._weight, cross._bias, other, residual=result)
+            normalize(self.norm2, other, result, work)
             for rows, hidden_rows, _, hidden in work.chunks:
-                self._feed_forward(rows, hidden, rows, hidden_rows)
-            return normalize(self.norm3, other, result)
-        linear_into(attended, cross._weight, cross._bias, result, residual=other)
-        normalize(self.norm3, result, attended)
+                self._feed_forward(rows, hidden, rows, hidden_rows, work)
+            return normalize(self.norm3, other, result, work)
+        work.linear(attended, cross._weight, cross._bias, result, residual=other)
+        normalize(self.norm3, result, attended, work)
         for rows, _, normed, hidden in work.chunks:
-            self._feed_forward(normed, hidden, rows, rows)  # in place: each sum is its own
+            self._feed_forward(normed, hidden, rows, rows, work)  # in place: each sum is its own
         return result

@@ -24,7 +24,6 @@ from attnx.layers.packing import Attend, as_lengths, attend_padded
 if TYPE_CHECKING:
     from attnx.cache import KVCache
     from attnx.layers.decoder_layer import TransformerDecoderLayer
-    from attnx.layers.decoder_step import DecoderStep
     from attnx.layers.norm import LayerNorm
     from attnx.layers.workspace import Workspace
 
@@ -53,7 +52,7 @@ class Stack:
         """Return what the layers make of rows (T, d_model), each with its own way to attend, and to the memory."""
         for layer, (own, to_memory) in zip(self.layers, attends, strict=True):
             rows = layer._forward(rows, work, own, to_memory)
-        return rows if self.norm is None else normalize(self.norm, rows, work.other)
+        return rows if self.norm is None else normalize(self.norm, rows, work.other, work)
 
     def workspace(self, rows: int) -> Workspace:
         """Return buffers for so many rows."""
@@ -137,10 +136,10 @@ def decode_cached(
         )
     asked = (call.tgt_mask, call.memory_mask, call.tgt_lengths, weights)
     if targets.size and targets.shape[1] == 1 and all(x is None for x in asked):
-        step = cache._step_of(stack.layers)
+        step = cache._step_of(stack)
         if step.begin():
             result = np.empty(targets.shape, np.float32)
-            result[:, 0] = _ran(stack, targets[:, 0], step)
+            result[:, 0] = step.run(targets[:, 0])
             return result
     limits = as_limits("tgt_lengths", call.tgt_lengths, targets)
     shape = targets.shape[:2]
@@ -175,20 +174,9 @@ def next_rows(stack: Stack, rows: FloatArray, cache: DecoderCache) -> FloatArray
 
     For models that have made the cache themselves. The result is a buffer, which the next step writes to.
     """
-    step = cache._step_of(stack.layers)
+    step = cache._step_of(stack)
     step.begin()
-    return _ran(stack, rows, step)
-
-
-def _ran(stack: Stack, rows: FloatArray, step: DecoderStep) -> FloatArray:
-    """Return what a step that has begun makes of rows (B, d_model)."""
-    try:
-        result = stack.run(rows, step.attends, step.work)
-        step.end()
-    except BaseException:
-        step.take_back()
-        raise
-    return result
+    return step.run(rows)
 
 
 def as_limits(name: str, lengths: npt.ArrayLike | None, padded: FloatArray) -> Lengths | None:

@@ -1,111 +1,152 @@
 """The common step of a decoder with a cache: one more position of each sequence, without a mask.
 
-What decoder_pass.py does, with its bits. There, the views and checks of a step, which are those of the step before,
-take as long as all of a small model's arithmetic; here buffers and attention calls are made once for a cache.
+What decoder_pass.py does, with its bits. There, the views, checks and calls of a step, which are those of the step
+before, take as long as all of a small model's arithmetic; here they are written down once for a cache, and a step is
+one call of the core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnx import _attention_call, _buffers
-from attnx.attention import attend_into
+from attnx import _attention_call
+from attnx._calls import Calls
 from attnx.layers.module import FloatArray
+from attnx.runtime import get_num_threads
 
 if TYPE_CHECKING:
-    from attnx._filled import Filled
-    from attnx.cache import KVCache
-    from attnx.layers.decoder_cache import DecoderCache, KeyValue
-    from attnx.layers.decoder_layer import TransformerDecoderLayer
+    from collections.abc import Iterator
+
+    from attnx.layers.decoder_cache import DecoderCache
+    from attnx.layers.decoder_pass import Stack
     from attnx.layers.packing import Attend
     from attnx.layers.workspace import Workspace
 
-
-class _Positions:
-    """From where to where a step takes the sequences of a cache; what its layers share."""
-
-    __slots__ = ("after", "before")
-
-    def __init__(self, filled: Filled) -> None:
-        self.before = self.after = filled
+# Sequences of each thread's own share, and the bytes of all weights, which every thread then reads from its L2.
+_LEAST_SHARE, _MOST_BYTES = 16, 2 << 20
 
 
 class DecoderStep:
-    """The buffers of a cache's next positions, and how its layers attend in them.
+    """The buffers of a cache's next positions, and the calls that fill them."""
 
-    Attributes
-    ----------
-    layers : tuple of TransformerDecoderLayer
-        The layers that it is for, whose sizes the buffers have.
-    work : Workspace
-        For one row of each sequence.
-    attends : list of tuple of callable
-        For each layer, what appends to its own keys and values and attends to them, and what attends to the memory.
-    """
-
-    def __init__(self, layers: Sequence[TransformerDecoderLayer], cache: DecoderCache) -> None:
-        self.layers = tuple(layers)
-        self.work = work = layers[0]._workspace(cache.batch)
+    def __init__(self, stack: Stack, cache: DecoderCache) -> None:
+        self._made_of = tuple(_made_of(stack))
         self._own = cache._own
-        self._positions = _Positions(cache._own[0]._filled)
-        sources = (cache.batch // cache.beams, cache.beams)
-        self.attends: list[tuple[Attend, Attend]] = [
-            (
-                _to_own(kv, work, self._positions),
-                _to_memory(work, sources, memory, cache._memory_lengths),
-            )
-            for kv, memory in zip(cache._own, cache._memory, strict=True)
+        self._before = self._after = cache._own[0]._filled
+        self._rows = np.empty((cache.batch, stack.layers[0].d_model), np.float32)
+        self._lengths = np.empty(cache.batch, np.int64)
+        self._calls = Calls()
+        shares = list(_shares(stack, cache))
+        results = [self._write_down(stack, cache, share) for share in shares]
+        self._result = results[0] if len(results) == 1 else np.empty_like(self._rows)
+        self._copies = [
+            (self._result[s], r)
+            for s, r in zip(shares, results, strict=True)
+            if r is not self._result
         ]
+
+    def is_of(self, stack: Stack) -> bool:
+        """Say whether a stack still has the layers and weights that this was made of."""
+        now = tuple(_made_of(stack))
+        return len(now) == len(self._made_of) and all(map(is_, now, self._made_of))
 
     def begin(self) -> bool:
         """Go on to a position behind those of each sequence, or tell that there is no room for it."""
-        before = self._own[0]._filled
-        after = before.append(1, None)
-        if after.longest > self._own[0]._key.shape[2]:
-            return False
-        self._positions.before, self._positions.after = before, after
-        return True
+        self._before = self._own[0]._filled
+        self._after = self._before.append(1, None)
+        return self._after.longest <= int(self._own[0]._key.shape[2])
 
-    def end(self) -> None:
-        """Count the positions, now that all layers have them."""
-        for kv in self._own:
-            kv._filled = self._positions.after
+    def run(self, rows: FloatArray) -> FloatArray:
+        """Return what the layers make of rows (B, d_model), in a buffer that the next step writes to."""
+        self._rows[...] = rows
+        self._lengths[...] = self._after.lengths
+        self._calls.run()
+        for to, part in self._copies:
+            to[...] = part
+        try:
+            for kv in self._own:
+                kv._filled = self._after
+        except BaseException:  # a signal: all layers have the position, or none
+            for kv in self._own:
+                kv._filled = self._before
+            raise
+        return self._result
 
-    def take_back(self) -> None:
-        """Leave the cache as it was, after an error."""
-        for kv in self._own:
-            kv._filled = self._positions.before
+    def _write_down(self, stack: Stack, cache: DecoderCache, share: slice) -> FloatArray:
+        """Add the calls of some of the sequences; return where their results will be."""
+        work = stack.workspace(share.stop - share.start)
+        work.linear, work.layer_norm = self._calls.linear, self._calls.layer_norm
+        self._calls.begin_part()
+        attends = (
+            (
+                _to_own((kv._key[share], kv._value[share]), self._lengths[share], self._calls),
+                _to_memory(memory, cache, share, self._calls),
+            )
+            for kv, memory in zip(cache._own, cache._memory, strict=True)
+        )
+        return stack.run(self._rows[share], attends, work)
 
 
-def _to_own(kv: KVCache, work: Workspace, positions: _Positions) -> Attend:
-    query, key, value, out = (
-        rows[:, :, np.newaxis] for rows in (work.query, work.key, work.value, work.attended_heads)
-    )
-    # Every key up to the newest is visible to it, so the lengths say all.
-    call = _call((query, kv._key, kv._value), "bhld")
+def _made_of(stack: Stack) -> Iterator[Any]:
+    """Go through all that the calls of a step depend on and that another thing may take the place of."""
+    yield stack.norm and stack.norm._weight
+    for layer in stack.layers:
+        own, cross = layer.self_attn, layer.multihead_attn
+        yield own._projection
+        yield own.out_proj._weight
+        yield cross._projection
+        yield cross.out_proj._weight
+        yield layer.linear1._weight
+        yield layer.linear2._weight
+        yield layer.norm1._weight
+        yield layer.norm2._weight
+        yield layer.norm3._weight
+        yield layer.norm_first
+        yield layer.activation
 
-    def attend(_: Workspace) -> None:
-        before, after = positions.before, positions.after
-        _buffers.write(kv._key, key, before, after)
-        _buffers.write(kv._value, value, before, after)
-        attend_into(call._replace(key_lengths=after.lengths), out)
+
+def _shares(stack: Stack, cache: DecoderCache) -> Iterator[slice]:
+    """Cut the sequences, those of a source together, into one share, or one for each thread."""
+    dim, hidden = stack.layers[0].d_model, stack.layers[0].dim_feedforward
+    weights = 4 * len(stack.layers) * dim * (6 * dim + 2 * hidden)
+    sources, count = cache.batch // cache.beams, 1
+    if weights <= _MOST_BYTES:
+        count = max(1, min(get_num_threads(), cache.batch // _LEAST_SHARE, sources))
+    ends = [sources * i // count * cache.beams for i in range(count + 1)]
+    for begin, end in pairwise(ends):
+        yield slice(begin, end)
+
+
+def _to_own(buffers: tuple[FloatArray, FloatArray], lengths: Any, calls: Calls) -> Attend:
+    def attend(work: Workspace) -> None:
+        calls.append(work.key, buffers[0], lengths)
+        calls.append(work.value, buffers[1], lengths)
+        query, out = work.query[:, :, np.newaxis], work.attended_heads[:, :, np.newaxis]
+        # Every key up to the newest is visible to it, so the lengths say all.
+        call = _call((query, *buffers), "bhld")
+        calls.attend(call._replace(key_lengths=lengths), out)
 
     return attend
 
 
-def _to_memory(work: Workspace, sources: tuple[int, int], memory: KeyValue, lengths: Any) -> Attend:
-    # The queries of all beams stand side by side, so that each key of the memory is read once.
-    query, out = (
-        rows.reshape(*sources, *rows.shape[1:]) for rows in (work.query, work.attended_heads)
-    )
-    call = _call((query, *memory), "blhd", lengths)
-    target = out.swapaxes(1, 2)
+def _to_memory(
+    memory: tuple[FloatArray, FloatArray], cache: DecoderCache, share: slice, calls: Calls
+) -> Attend:
+    beams, lengths = cache.beams, cache._memory_lengths
+    sources = slice(share.start // beams, share.stop // beams)
 
-    def attend(_: Workspace) -> None:
-        attend_into(call, target)
+    def attend(work: Workspace) -> None:
+        # The queries of all beams stand side by side, so that each key of the memory is read once.
+        query, out = (
+            rows.reshape(-1, beams, *rows.shape[1:]) for rows in (work.query, work.attended_heads)
+        )
+        key, value = (x[sources] for x in memory)
+        call = _call((query, key, value), "blhd", None if lengths is None else lengths[sources])
+        calls.attend(call, out.swapaxes(1, 2))
 
     return attend
 

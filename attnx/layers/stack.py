@@ -71,5 +71,5 @@ def run_in(
     for layer in layers:
         rows = layer._forward(rows, work, attend)
     if norm is not None:
-        rows = normalize(norm, rows, work.other)
+        rows = normalize(norm, rows, work.other, work)
     return rows

@@ -17,7 +17,6 @@ from attnx.layers.norm import LayerNorm
 from attnx.layers.packing import Attend
 from attnx.layers.stack import encode
 from attnx.layers.workspace import Workspace
-from attnx.linear import linear_into
 
 
 class TransformerEncoderLayer(Block):
@@ -107,22 +106,22 @@ class TransformerEncoderLayer(Block):
         out_proj, first, second = self.self_attn.out_proj, self.norm1, self.norm2
         source = x
         if self.norm_first:
-            source = normalize(first, x, work.other)
-        linear_into(source, query_key_value, bias, work.projected)
+            source = normalize(first, x, work.other, work)
+        work.linear(source, query_key_value, bias, work.projected)
         attend(work)
-        linear_into(work.attended, out_proj._weight, out_proj._bias, work.other, residual=x)
+        work.linear(work.attended, out_proj._weight, out_proj._bias, work.other, residual=x)
         if self.norm_first:
-            normalize(second, work.other, work.attended)
+            normalize(second, work.other, work.attended, work)
         else:
-            normalize(first, work.other, work.result)
+            normalize(first, work.other, work.result, work)
         for result, other, attended, hidden in work.chunks:
             if self.norm_first:
-                self._feed_forward(attended, hidden, other, result)
+                self._feed_forward(attended, hidden, other, result, work)
             else:
-                self._feed_forward(result, hidden, result, other)
+                self._feed_forward(result, hidden, result, other, work)
         if self.norm_first:
             return work.result
-        return normalize(second, work.other, work.result)
+        return normalize(second, work.other, work.result, work)
 
 
 class TransformerEncoder(Module):

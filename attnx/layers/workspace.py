@@ -12,6 +12,8 @@ from typing import Self
 import numpy as np
 
 from attnx.layers.module import FloatArray
+from attnx.linear import linear_into
+from attnx.norm import layer_norm_into
 
 # Rows of the feed-forward part worked on at a time: its widest array then stays in the cache and
 # does not grow with the batch. Rows do not depend on each other, so the bits are the same. With 256 and
@@ -30,14 +32,16 @@ class Workspace:
         Shape (rows, num_heads, head_dim), views of the fused projection `projected`.
     attended, attended_heads : ndarray
         Shapes (rows, d_model) and (rows, num_heads, head_dim) of one buffer.
+    linear, layer_norm : callable
+        `linear_into` and `layer_norm_into`, or what writes such calls down to run them later.
     chunks : list of tuple of ndarray
         For each chunk of rows: its part of `result`, `other` and `attended`, and a buffer
         (chunk, dim_feedforward).
     """
 
     __slots__ = (
-        "_capacity", "attended", "attended_heads", "chunks", "key", "other", "projected", "query",
-        "result", "value",
+        "_capacity", "attended", "attended_heads", "chunks", "key", "layer_norm", "linear", "other", "projected",
+        "query", "result", "value",
     )  # fmt: skip
 
     def __init__(self, rows: int, d_model: int, num_heads: int, dim_feedforward: int) -> None:
@@ -58,6 +62,7 @@ class Workspace:
         return part
 
     def _view(self, rows: int) -> None:
+        self.linear, self.layer_norm = linear_into, layer_norm_into
         result, other, attended, projected, hidden = self._capacity
         self.result, self.other, self.attended = result[:rows], other[:rows], attended[:rows]
         heads, head_dim = projected.shape[1] // 3, projected.shape[2]

@@ -61,3 +61,4 @@
 #include "linear.h"
 #include "norm.h"
 #include "recurrent.h"
+#include "append.h"

@@ -6,6 +6,7 @@
  */
 #include "additive_checks.h"
 #include "checks.h"
+#include "calls_checks.h"
 #include "recurrent_checks.h"
 #include "summary_checks.h"
 
@@ -362,6 +363,7 @@ int main(int argc, char **argv) {
         table = attnx_table();
         printf("%s\n", table->name);
         test_rows(), report("rows");
+        test_lists(), report("lists");
         test_linears(), report("linear");
         test_rotaries(), report("rotary");
         test_additives(ATTNX_F32, ATTNX_F32), test_additives(ATTNX_F64, ATTNX_F64), report("additive");
