@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -149,8 +150,8 @@ def likeliest(
     chances = np.empty_like(scores)
     softmax_into(scores, chances)
     logs: Array = np.log(chances[at])
-    largest = scores[at]
-    if not np.isfinite(largest).all():
+    if not math.isfinite(logs.dot(logs)):
+        largest = scores[at]
         going = slice(None) if ended is None else ~ended
         if not (largest[going] < np.inf).all():  # false for a NaN, which argmax finds
             raise ValueError(_NOT_A_SCORE)

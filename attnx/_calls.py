@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from attnx._core import _layers
@@ -18,10 +19,26 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
     FloatArray = NDArray[np.float32]
 
 
+# Rows of each thread's own share, and bytes of weights that every thread can read from its L2.
+_LEAST_SHARE, _MOST_BYTES = 16, 2 << 20
+
+
+def shares(groups: int, size: int, weights: int) -> list[slice]:
+    """Cut groups of `size` rows into one share, or one for each thread that then takes its rows through all calls.
+
+    weights: the bytes that all calls read beside the rows.
+    """
+    count = 1
+    if weights <= _MOST_BYTES:
+        count = max(1, min(threads_for(None), groups * size // _LEAST_SHARE, groups))
+    ends = [groups * i // count * size for i in range(count + 1)]
+    return [slice(begin, end) for begin, end in pairwise(ends)]
+
+
 class Calls:
     """A list of calls between float32 arrays, which live as long as it does and keep their memory.
 
-    `linear`, `layer_norm` and `attend` take what `linear_into`, `layer_norm_into` and `attend_into` take.
+    Nothing is checked. `linear` and `layer_norm` take what `linear_into` and `layer_norm_into` take.
     """
 
     def __init__(self) -> None:
@@ -59,8 +76,24 @@ class Calls:
         self._calls.layer_norm(x, weight, bias, out, eps)
 
     def attend(self, call: Attention, out: FloatArray) -> None:
-        """Add attention; the numbers in its lengths may change from run to run."""
+        """Add attention to out (..., H, L, D); the numbers in its lengths may change from run to run."""
         self._calls.attention(call, out)
+
+    def additive(
+        self,
+        query: FloatArray,
+        memory: tuple[FloatArray, FloatArray, FloatArray | None],
+        score_weight: FloatArray,
+        key_lengths: NDArray[Any] | None,
+        out: FloatArray,
+    ) -> None:
+        """Add additive attention of queries (B, L, U) to a memory: value, key and, where they are known, its powers."""
+        value, key, powers = memory
+        self._calls.additive((query, key, value, None, powers), score_weight, key_lengths, out)
+
+    def gru(self, x: FloatArray, h: FloatArray, state: FloatArray, out: FloatArray) -> None:
+        """Add a GRU's step from its gates x and h (B, 3 * H): the new state in place of the old one, and to out."""
+        self._calls.gru(x, h, state, out)
 
     def append(self, rows: FloatArray, cache: FloatArray, lengths: NDArray[Any]) -> None:
         """Add what makes rows (B, G, D) the row lengths[b] - 1 of each entry b of a cache (B, G, capacity, D)."""

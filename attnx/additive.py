@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
 __all__ = [
     "additive_attention",
-    "additive_attention_into",
     "additive_attention_of_powers",
     "key_powers",
 ]
@@ -175,25 +174,6 @@ def additive_attention_of_powers(
             threads_for(num_threads),
         )
     return out if weights is None else (out, weights.astype(q.dtype, copy=False))
-
-
-def additive_attention_into(
-    query: Array,
-    memory: tuple[Array, Array, Array | None],
-    score_weight: Array,
-    key_lengths: Array | None,
-    out: Array,
-) -> None:
-    """Write `additive_attention_of_powers` to out, without a check: for a decoder's steps, in buffers of its own.
-
-    memory: value, key and powers, which may be None; all have the dtype and the batch axes of query, and key_lengths is
-    contiguous int64.
-    """
-    value, key, powers = memory
-    arrays = (query, key, value, None, powers)
-    _additive.additive(
-        arrays, score_weight, query.shape[:-2], key_lengths, out, None, threads_for(None)
-    )
 
 
 def _checked(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
     Array = NDArray[Any]
 
-__all__ = ["attend_into", "attention_weights", "scaled_dot_product_attention"]
+__all__ = ["attention_weights", "scaled_dot_product_attention"]
 
 _STAGES = ("scores", "capped", "biased", "weights")  # in the order of enum attnx_stage
 
@@ -255,11 +255,6 @@ def attention_weights(
         ):  # a float16 score may overflow to inf, as its own sum would
             result[...] = target
     return result
-
-
-def attend_into(call: _attention_call.Attention, out: Array) -> None:
-    """Run a call into out (..., H, L, D), without a check: for a decoder's steps, whose calls and buffers stay."""
-    _attention.attention(call, out, None, threads_for(None))
 
 
 def _attend(

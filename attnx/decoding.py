@@ -77,7 +77,8 @@ def greedy_search(
         Most tokens of a sequence, the end included: `step` is called at most so many times.
     keep : callable, optional
         ``keep(rows)`` makes the model go on with these of its rows alone, (n,) int64 in rising order; called before the
-        next `step` when half of them have ended. ``cache.keep`` of a decoder's cache is such a function.
+        next `step` when rows that had ended have cost as much as a step of all, which is about what it costs itself.
+        ``cache.keep`` of a decoder's cache is such a function.
 
     Returns
     -------
@@ -104,17 +105,16 @@ def greedy_search(
     tokens, end, most = starts(start_tokens, end_token, max_length)
     batch = len(tokens)
     going, lengths = np.ones(batch, bool), np.zeros(batch, np.int64)
-    rows: Array | slice = slice(None)  # the sequences that the model still has,
-    count, live, left = (
-        batch,
-        going,
-        batch,
-    )  # how many, those of them that go on, and how many these are
+    # The sequences that the model still has, how many, those of them that go on, and how many these are; and rows of
+    # steps that had ended before.
+    rows: Array | slice = slice(None)
+    count, live, left, wasted = batch, going, batch, 0
     totals = np.zeros(batch)
     chosen: list[Array] = []
     looked: list[Array] = []
     while len(chosen) < most and left:
         ended = None if left == count else ~live
+        wasted += count - left
         tokens, logs, weights = likeliest(step(tokens), count, ended, end)
         totals[rows] += logs
         live = tokens != end
@@ -124,11 +124,11 @@ def greedy_search(
         chosen.append(_spread(tokens, rows, batch))
         if weights is not None:
             looked.append(_spread(weights, rows, batch))
-        if keep is not None and 0 < 2 * left <= count:
+        if keep is not None and left and wasted >= count:
             kept = np.flatnonzero(live)
             keep(kept)
             rows = kept if isinstance(rows, slice) else rows[kept]
-            count, tokens, live = left, tokens[kept], live[kept]
+            count, tokens, live, wasted = left, tokens[kept], live[kept], 0
     found = np.array(chosen, np.int64).reshape(len(chosen), batch)
     return [
         Hypothesis(

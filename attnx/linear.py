@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
 
 __all__ = ["PackedWeight", "linear", "linear_into", "pack_weight"]
 
-ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2}
+ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2, "tanh": 3}
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -71,7 +71,8 @@ def linear(
 ) -> NDArray[np.float32]:
     """Return activation(x W^T + bias) + residual, for x (..., in_features) and residual (..., out_features).
 
-    A row's bits depend on that row alone, not on how many there are. activation is None, "relu" or "gelu" (exact).
+    A row's bits depend on that row alone, not on how many there are. activation is None, "relu", "gelu" (the exact
+    one) or "tanh".
     """
     rows = _rows("x", x, weight.in_features)
     shape = (*x.shape[:-1], weight.out_features)
@@ -84,7 +85,7 @@ def linear(
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must have shape {shape}, got {residual.shape}")
     if activation not in ACTIVATIONS:
-        raise ValueError(f'activation must be None, "relu" or "gelu", got {activation!r}')
+        raise ValueError(f'activation must be None, "relu", "gelu" or "tanh", got {activation!r}')
     added = None if residual is None else _rows("residual", residual, weight.out_features)
     result = (
         np.empty(shape, np.float32)

@@ -101,4 +101,4 @@ def _gates(x: ArrayLike, weights: dict[str, Array], which: str) -> Array:
     return linear(x, weights[f"weight_{which}"], weights.get(f"bias_{which}"), dtype=dtype)
 
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": relu}
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": relu, "tanh": np.tanh}

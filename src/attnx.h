@@ -90,7 +90,7 @@ struct attnx_softmax {
     ptrdiff_t rows, items, x_item, mask_item, out_item;
 };
 
-enum attnx_activation { ATTNX_ACTIVATION_NONE, ATTNX_ACTIVATION_RELU, ATTNX_ACTIVATION_GELU };
+enum attnx_activation { ATTNX_ACTIVATION_NONE, ATTNX_ACTIVATION_RELU, ATTNX_ACTIVATION_GELU, ATTNX_ACTIVATION_TANH };
 
 /* out = activation(x W^T + bias) + residual. W is packed in panels of ATTNX_PANEL columns: panel p holds
  * W[p * ATTNX_PANEL + c, k] at [(p * in + k) * ATTNX_PANEL + c], zero past the last output. */

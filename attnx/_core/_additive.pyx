@@ -4,7 +4,7 @@ cimport numpy as np
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from attnx._core._arrays cimport MAX_AXES, Strides, describe, pointer
+from attnx._core._arrays cimport Strides, describe, pointer
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport (
     ATTNX_additive_f32,
@@ -30,37 +30,44 @@ cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, int
     to.item, to.row, to.head = to.row, to.head, 0
 
 
-def additive(arrays, np.ndarray score_weight, batch_shape, key_lengths, np.ndarray out, np.ndarray weights,
-             int num_threads):
-    """Run one call on (query, key, value, mask, powers); the last two, the lengths and the weights may be None."""
-    cdef attnx_additive args
+cdef int describe_additive(attnx_additive *args, AdditiveArrays *room, arrays, np.ndarray score_weight, batch_shape,
+                           key_lengths, np.ndarray out) except -1:
+    """Fill in the struct of a call on (query, key, value, mask, powers); `room` has to live as long."""
     cdef attnx_attention *a = &args.attention
-    cdef Strides strides[7]
-    cdef Py_ssize_t shape[MAX_AXES]
+    cdef Strides *strides = room.strides
     cdef int batch_axes = len(batch_shape), i
     cdef np.ndarray query, key, value
-    cdef attnx_op op
     query, key, value, mask, powers = arrays
-    op = ATTNX_additive_f64 if np.PyArray_TYPE(query) == np.NPY_DOUBLE else ATTNX_additive_f32
-    memset(&args, 0, sizeof(args))
+    memset(args, 0, sizeof(args[0]))
     a.batch = 1
     for i in range(batch_axes):
-        shape[i] = batch_shape[i]
-        a.batch *= shape[i]
-    a.batch_axes, a.batch_shape = batch_axes, shape
+        room.shape[i] = batch_shape[i]
+        a.batch *= room.shape[i]
+    a.batch_axes, a.batch_shape = batch_axes, room.shape
     describe_rows(&a.query, &strides[0], query, batch_axes)
     describe_rows(&a.key, &strides[1], key, batch_axes)
     describe_rows(&a.value, &strides[2], value, batch_axes)
     describe_rows(&a.out, &strides[3], out, batch_axes)
     describe_rows(&a.mask, &strides[4], mask, batch_axes)
-    describe_rows(&args.weights, &strides[5], weights, batch_axes)
-    describe_rows(&args.powers, &strides[6], powers, batch_axes)
+    describe_rows(&args.powers, &strides[5], powers, batch_axes)
     a.key_lengths = <int64_t *> pointer(key_lengths)
     a.heads = a.group = 1
     a.query_len, a.head_dim = np.PyArray_DIMS(query)[query.ndim - 2], np.PyArray_DIMS(query)[query.ndim - 1]
     a.key_len, a.value_dim = np.PyArray_DIMS(value)[value.ndim - 2], np.PyArray_DIMS(value)[value.ndim - 1]
     a.window_left = a.window_right = -1
     args.score_weight = np.PyArray_DATA(score_weight)
+    return 0
+
+
+def additive(arrays, np.ndarray score_weight, batch_shape, key_lengths, np.ndarray out, np.ndarray weights,
+             int num_threads):
+    """Run one call on (query, key, value, mask, powers); the last two, the lengths and the weights may be None."""
+    cdef attnx_additive args
+    cdef AdditiveArrays room
+    cdef bint double = np.PyArray_TYPE(<np.ndarray> arrays[0]) == np.NPY_DOUBLE
+    cdef attnx_op op = ATTNX_additive_f64 if double else ATTNX_additive_f32
+    describe_additive(&args, &room, arrays, score_weight, batch_shape, key_lengths, out)
+    describe_rows(&args.weights, &room.strides[6], weights, args.attention.batch_axes)
     with nogil:
         run(op, &args, num_threads)
 

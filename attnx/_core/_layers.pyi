@@ -43,6 +43,20 @@ class Calls:
         eps: float,
     ) -> None: ...
     def attention(self, call: Any, out: NDArray[float32]) -> None: ...
+    def additive(
+        self,
+        arrays: Any,
+        score_weight: NDArray[float32],
+        key_lengths: NDArray[int64] | None,
+        out: NDArray[float32],
+    ) -> None: ...
+    def gru(
+        self,
+        x: NDArray[float32],
+        h: NDArray[float32],
+        state: NDArray[float32],
+        out: NDArray[float32],
+    ) -> None: ...
     def append(
         self, rows: NDArray[float32], cache: NDArray[float32], lengths: NDArray[int64]
     ) -> None: ...

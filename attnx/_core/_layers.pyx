@@ -6,21 +6,26 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from attnx._core._additive cimport AdditiveArrays, describe_additive
 from attnx._core._arrays cimport floats, pointer, row_stride
 from attnx._core._attention cimport CallArrays, describe_call
 from attnx._core._runtime cimport run, run_calls
 from attnx._core.c_attnx cimport (
+    ATTNX_additive_f32,
     ATTNX_append_f32,
     ATTNX_attention_f32,
     ATTNX_layer_norm_f32,
     ATTNX_linear_f32,
+    ATTNX_recurrent_f32,
     attnx_activation,
+    attnx_additive,
     attnx_append,
     attnx_attention,
     attnx_call,
     attnx_layer_norm,
     attnx_linear,
     attnx_op,
+    attnx_recurrent,
 )
 
 np.import_array()
@@ -72,6 +77,11 @@ cdef struct AttentionArgs:
     CallArrays room
 
 
+cdef struct AdditiveArgs:
+    attnx_additive args
+    AdditiveArrays room
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Calls:
@@ -111,6 +121,20 @@ cdef class Calls:
         """Add a checked call of attention."""
         cdef AttentionArgs *args = <AttentionArgs *> self.add(ATTNX_attention_f32, sizeof(AttentionArgs), (call, out))
         describe_call(&args.args, &args.room, call, out, None)
+
+    def additive(self, arrays, np.ndarray score_weight, key_lengths, np.ndarray out):
+        """Add a call of additive attention on (query, key, value, mask, powers) of one batch axis."""
+        cdef AdditiveArgs *args = <AdditiveArgs *> self.add(
+            ATTNX_additive_f32, sizeof(AdditiveArgs), (arrays, score_weight, key_lengths, out))
+        describe_additive(&args.args, &args.room, arrays, score_weight, (<object> out).shape[:1], key_lengths, out)
+
+    def gru(self, np.ndarray x, np.ndarray h, np.ndarray state, np.ndarray out):
+        """Add what takes the state of a GRU through a step, in place and to out, from the two parts of its gates."""
+        cdef attnx_recurrent *args = <attnx_recurrent *> self.add(
+            ATTNX_recurrent_f32, sizeof(attnx_recurrent), (x, h, state, out))
+        args.x, args.x_row, args.h, args.h_row = floats(x), row_stride(x), floats(h), row_stride(h)
+        args.state, args.next_state, args.out, args.out_row = floats(state), floats(state), floats(out), row_stride(out)
+        args.rows, args.hidden = np.PyArray_DIMS(state)[0], np.PyArray_DIMS(state)[1]
 
     def append(self, np.ndarray rows, np.ndarray cache, np.ndarray lengths):
         """Add what writes rows (B, G, D) into a cache (B, G, capacity, D), of entry b as its row lengths[b] - 1."""

@@ -21,8 +21,8 @@ class Memory(NamedTuple):
     projected: FloatArray  # (..., S, units)
     powers: FloatArray | None = None  # exponentials of `projected`, for the kernel
 
-    def reorder(self, rows: npt.NDArray[Any]) -> Memory:
-        """Return the memory of these entries of the batch, chosen by their numbers or by a mask."""
+    def reorder(self, rows: npt.NDArray[Any] | slice) -> Memory:
+        """Return the memory of these entries of the batch, chosen by their numbers, a mask or a slice."""
         powers = None if self.powers is None else self.powers[rows]
         return Memory(self.key[rows], self.projected[rows], powers)
 

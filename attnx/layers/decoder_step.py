@@ -7,16 +7,14 @@ one call of the core.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attnx import _attention_call
-from attnx._calls import Calls
+from attnx._calls import Calls, shares
 from attnx.layers.module import FloatArray
-from attnx.runtime import get_num_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from attnx.layers.decoder_pass import Stack
     from attnx.layers.packing import Attend
     from attnx.layers.workspace import Workspace
-
-# Sequences of each thread's own share, and the bytes of all weights, which every thread then reads from its L2.
-_LEAST_SHARE, _MOST_BYTES = 16, 2 << 20
 
 
 class DecoderStep:
@@ -40,12 +35,16 @@ class DecoderStep:
         self._rows = np.empty((cache.batch, stack.layers[0].d_model), np.float32)
         self._lengths = np.empty(cache.batch, np.int64)
         self._calls = Calls()
-        shares = list(_shares(stack, cache))
-        results = [self._write_down(stack, cache, share) for share in shares]
+        layer = stack.layers[0]
+        weights = (
+            4 * len(stack.layers) * layer.d_model * (6 * layer.d_model + 2 * layer.dim_feedforward)
+        )
+        parts = shares(cache.batch // cache.beams, cache.beams, weights)
+        results = [self._write_down(stack, cache, part) for part in parts]
         self._result = results[0] if len(results) == 1 else np.empty_like(self._rows)
         self._copies = [
             (self._result[s], r)
-            for s, r in zip(shares, results, strict=True)
+            for s, r in zip(parts, results, strict=True)
             if r is not self._result
         ]
 
@@ -107,18 +106,6 @@ def _made_of(stack: Stack) -> Iterator[Any]:
         yield layer.norm3._weight
         yield layer.norm_first
         yield layer.activation
-
-
-def _shares(stack: Stack, cache: DecoderCache) -> Iterator[slice]:
-    """Cut the sequences, those of a source together, into one share, or one for each thread."""
-    dim, hidden = stack.layers[0].d_model, stack.layers[0].dim_feedforward
-    weights = 4 * len(stack.layers) * dim * (6 * dim + 2 * hidden)
-    sources, count = cache.batch // cache.beams, 1
-    if weights <= _MOST_BYTES:
-        count = max(1, min(get_num_threads(), cache.batch // _LEAST_SHARE, sources))
-    ends = [sources * i // count * cache.beams for i in range(count + 1)]
-    for begin, end in pairwise(ends):
-        yield slice(begin, end)
 
 
 def _to_own(buffers: tuple[FloatArray, FloatArray], lengths: Any, calls: Calls) -> Attend:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from attnx.additive import additive_attention_into
+from attnx._calls import Calls, shares
 from attnx.layers import GRU, AdditiveAttention, Linear
 from attnx.layers.module import FloatArray
 from attnx.layers.steps import Steps
-from attnx.linear import linear_into
 from attnx.models.documents import Document
 from attnx.models.pronouncer_weights import Weights, load_into
-from attnx.recurrent import recurrent_into
 
 Tokens = npt.NDArray[np.int64]
 
@@ -71,8 +69,8 @@ class Seq2Seq:
 class Seq2SeqSteps:
     """Words that are pronounced side by side, one phoneme a step.
 
-    A step is a few small matrices, so it goes past the checks of the layers and writes into buffers
-    of its own: they took as long as all of the arithmetic.
+    A step is a few small matrices, whose checks and buffers took as long as all of the arithmetic: its calls are
+    written down once and run in one call of the core.
     """
 
     def __init__(
@@ -82,38 +80,56 @@ class Seq2SeqSteps:
         self._memory = model._attention.project(memory)
         self._state = state[0]
         self._lengths = lengths
-        self._buffers()
+        self._write_down()
 
-    def _buffers(self) -> None:
-        """Make what a step of so many words writes to."""
-        rows, width = self._state.shape
-        combine = self._model._combine
-        self._count = np.array([rows])
-        self._both = np.empty((rows, combine.in_features), np.float32)
-        self._query = np.empty((rows, self._model._attention.units), np.float32)
-        self._states, self._context = self._both[:, :width], self._both[:, width:]
-        self._combined = np.empty((rows, combine.out_features), np.float32)
+    def _write_down(self) -> None:
+        """Make what a step of so many words writes to, and the calls that do."""
+        model, rows = self._model, len(self._state)
+        (decoder,) = model._decoder._weights
+        used = (
+            decoder.hh[0],
+            model._attention._weights[0],
+            model._combine._weight,
+            model._output._weight,
+        )
+        self._gates = np.empty((rows, decoder.hh[0].out_features), np.float32)
+        self._logits = np.empty((rows, model._output.out_features), np.float32)
+        self._calls = Calls()
+        for words in shares(rows, 1, sum(weight.panels.nbytes for weight in used)):
+            self._calls.begin_part()
+            self._add_calls(words)
+
+    def _add_calls(self, words: slice) -> None:
+        """Add those of a share of the words: the GRU's step, the attention, and what both make of the output."""
+        model, calls, state = self._model, self._calls, self._state[words]
+        attention, combine, output = model._attention, model._combine, model._output
+        (decoder,) = model._decoder._weights
+        weight, _, score_weight = attention._weights
+        rows, width = state.shape
+        hidden = np.empty((rows, decoder.hh[0].out_features), np.float32)
+        query = np.empty((rows, attention.units), np.float32)
+        both = np.empty((rows, combine.in_features), np.float32)
+        combined = np.empty((rows, combine.out_features), np.float32)
+        states, context = both[:, :width], both[:, width:]
+        lengths = None if self._lengths is None else self._lengths[words]
+        calls.linear(state, decoder.hh[0], decoder.bias_hh[0], hidden)
+        calls.gru(self._gates[words], hidden, state, states)
+        calls.linear(states, weight, attention._bias, query)
+        calls.additive(
+            query[:, np.newaxis],
+            self._memory.reorder(words),
+            score_weight,
+            lengths,
+            context[:, np.newaxis],
+        )
+        calls.linear(both, combine._weight, combine._bias, combined, activation="tanh")
+        calls.linear(combined, output._weight, output._bias, self._logits[words])
 
     def __call__(self, tokens: Tokens) -> FloatArray:
         """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
-        model, attention = self._model, self._model._attention
-        combine, output = model._combine, model._output
-        (weights,) = model._decoder._weights
-        recurrent_into(
-            model._phoneme_gates[tokens], weights.hh[0], weights.bias_hh[0], (self._state,),
-            self._count, self._states,
-        )  # fmt: skip
-        weight, _, score_weight = attention._weights
-        linear_into(self._states, weight, attention._bias, self._query)
-        additive_attention_into(
-            self._query[:, np.newaxis], self._memory, score_weight, self._lengths,
-            self._context[:, np.newaxis],
-        )  # fmt: skip
-        linear_into(self._both, combine._weight, combine._bias, self._combined)
-        np.tanh(self._combined, out=self._combined)
-        logits = np.empty((len(tokens), output.out_features), np.float32)
-        linear_into(self._combined, output._weight, output._bias, logits)
-        return logits
+        self._model._phoneme_gates.take(tokens, axis=0, out=self._gates, mode="clip")
+        self._calls.run()
+        return self._logits.copy()
 
     def keep(self, rows: Tokens) -> None:
         """Go on with these words alone."""
@@ -121,4 +137,4 @@ class Seq2SeqSteps:
         self._state = self._state[rows]
         if self._lengths is not None:
             self._lengths = self._lengths[rows]
-        self._buffers()
+        self._write_down()

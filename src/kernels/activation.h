@@ -23,6 +23,7 @@ ATTNX_INLINE f32_v gelu(f32_v x) {
 
 ATTNX_INLINE f32_v activate(f32_v x, enum attnx_activation activation) {
     if (activation == ATTNX_ACTIVATION_GELU) return gelu(x);
+    if (activation == ATTNX_ACTIVATION_TANH) return tanh_f32(x);
     if (activation == ATTNX_ACTIVATION_RELU) return f32_max(f32_set1(0), x);
     return x;
 }

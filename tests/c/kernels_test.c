@@ -174,12 +174,13 @@ static void check_call(struct call *c, int weights_only) {
 
 static double activate(double x, enum attnx_activation activation) {
     if (activation == ATTNX_ACTIVATION_RELU) return x > 0 ? x : 0;
+    if (activation == ATTNX_ACTIVATION_TANH) return tanh(x);
     return activation == ATTNX_ACTIVATION_GELU ? 0.5 * x * (1 + erf(x / sqrt(2.0))) : x;
 }
 
 static void test_linear(ptrdiff_t rows, ptrdiff_t in, ptrdiff_t outs, int options) {
     const ptrdiff_t panels = (outs + ATTNX_PANEL - 1) / ATTNX_PANEL;
-    const enum attnx_activation activation = (enum attnx_activation)(options % 3);
+    const enum attnx_activation activation = (enum attnx_activation)(options % 4);
     struct cells x = make(ATTNX_F32, rows * in), weight = make(ATTNX_F32, outs * in), bias = make(ATTNX_F32, outs),
                  out = make(ATTNX_F32, rows * outs);
     struct cells residual = make(ATTNX_F32, rows * outs);
