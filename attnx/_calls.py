@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from attnx._core import _layers
 from attnx.linear import ACTIVATIONS
 from attnx.runtime import threads_for
 
 if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
-    import numpy as np
     from numpy.typing import NDArray
 
     from attnx._attention_call import Attention
@@ -19,8 +20,8 @@ if TYPE_CHECKING:  # numpy.typing alone would add 4 % to the import of NumPy
     FloatArray = NDArray[np.float32]
 
 
-# Rows of each thread's own share, and bytes of weights that every thread can read from its L2.
-_LEAST_SHARE, _MOST_BYTES = 16, 2 << 20
+# Bytes of weights that every thread can read from its L2, and rows of each thread's own share.
+L2_BYTES, _LEAST_SHARE = 2 << 20, 16
 
 
 def shares(groups: int, size: int, weights: int) -> list[slice]:
@@ -29,10 +30,25 @@ def shares(groups: int, size: int, weights: int) -> list[slice]:
     weights: the bytes that all calls read beside the rows.
     """
     count = 1
-    if weights <= _MOST_BYTES:
+    if weights <= L2_BYTES:
         count = max(1, min(threads_for(None), groups * size // _LEAST_SHARE, groups))
     ends = [groups * i // count * size for i in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(ends)]
+
+
+class Direction(NamedTuple):
+    """One direction of a recurrent layer, in buffers of the layer's own.
+
+    x = W_i input + b_i (T, gates * H) stands step by step; weight and bias make the rest of a state's gates. One of the
+    states (B, H) is a GRU's, of three gates; two are state and cell of an LSTM, of four.
+    """
+
+    x: FloatArray
+    weight: PackedWeight
+    bias: FloatArray | None
+    states: tuple[FloatArray, ...]
+    out: FloatArray
+    backwards: bool
 
 
 class Calls:
@@ -90,6 +106,12 @@ class Calls:
         """Add additive attention of queries (B, L, U) to a memory: value, key and, where they are known, its powers."""
         value, key, powers = memory
         self._calls.additive((query, key, value, None, powers), score_weight, key_lengths, out)
+
+    def steps(self, direction: Direction, counts: NDArray[Any]) -> None:
+        """Add a recurrent layer's way through its steps in one direction, on one thread."""
+        x, weight, bias, states, out, backwards = direction
+        gates = np.empty((len(states[0]), weight.out_features), np.float32)
+        self._calls.steps(x, (weight.panels, bias), states, counts, backwards, gates, out)
 
     def gru(self, x: FloatArray, h: FloatArray, state: FloatArray, out: FloatArray) -> None:
         """Add a GRU's step from its gates x and h (B, 3 * H): the new state in place of the old one, and to out."""

@@ -133,6 +133,19 @@ struct attnx_recurrent_steps {
     int backwards;         /* from the last step to the first */
 };
 
+/* Step i in their order: its maps and gates, of the rows that end or, backwards, begin at *row. */
+static inline void attnx_step_at(const struct attnx_recurrent_steps *args, ptrdiff_t i, ptrdiff_t *row,
+                                 struct attnx_linear *maps, struct attnx_recurrent *step) {
+    const ptrdiff_t count = args->counts[args->backwards ? args->steps - 1 - i : i];
+    *maps = args->maps;
+    *step = args->step;
+    if (args->backwards) *row -= count;
+    maps->rows = step->rows = count;
+    step->x += *row * step->x_row;
+    step->out += *row * step->out_row;
+    if (!args->backwards) *row += count;
+}
+
 /* Rows (batch, heads, items) that a cache (batch, heads, capacity, items) takes: those of entry b as row lengths[b] - 1. */
 struct attnx_append {
     const float *rows;

@@ -3,14 +3,9 @@
 enum attnx_status attnx_run_steps(const struct attnx_recurrent_steps *args, int num_threads) {
     ptrdiff_t row = args->backwards ? args->rows : 0;
     for (ptrdiff_t i = 0; i < args->steps; i++) {
-        const ptrdiff_t count = args->counts[args->backwards ? args->steps - 1 - i : i];
-        struct attnx_linear maps = args->maps;
-        struct attnx_recurrent step = args->step;
-        if (args->backwards) row -= count;
-        maps.rows = step.rows = count;
-        step.x += row * step.x_row;
-        step.out += row * step.out_row;
-        if (!args->backwards) row += count;
+        struct attnx_linear maps;
+        struct attnx_recurrent step;
+        attnx_step_at(args, i, &row, &maps, &step);
         enum attnx_status status = attnx_run(ATTNX_linear_f32, &maps, num_threads);
         if (status == ATTNX_OK) status = attnx_run(ATTNX_recurrent_f32, &step, num_threads);
         if (status != ATTNX_OK) return status;

@@ -50,6 +50,16 @@ class Calls:
         key_lengths: NDArray[int64] | None,
         out: NDArray[float32],
     ) -> None: ...
+    def steps(
+        self,
+        x: NDArray[float32],
+        weight: tuple[NDArray[float32], NDArray[float32] | None],
+        states: tuple[NDArray[float32], ...],
+        counts: NDArray[int64],
+        backwards: bool,
+        gates: NDArray[float32],
+        out: NDArray[float32],
+    ) -> None: ...
     def gru(
         self,
         x: NDArray[float32],

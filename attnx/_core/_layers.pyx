@@ -9,6 +9,7 @@ from libc.string cimport memset
 from attnx._core._additive cimport AdditiveArrays, describe_additive
 from attnx._core._arrays cimport floats, pointer, row_stride
 from attnx._core._attention cimport CallArrays, describe_call
+from attnx._core._recurrent cimport describe_steps
 from attnx._core._runtime cimport run, run_calls
 from attnx._core.c_attnx cimport (
     ATTNX_additive_f32,
@@ -17,6 +18,7 @@ from attnx._core.c_attnx cimport (
     ATTNX_layer_norm_f32,
     ATTNX_linear_f32,
     ATTNX_recurrent_f32,
+    ATTNX_recurrent_steps_f32,
     attnx_activation,
     attnx_additive,
     attnx_append,
@@ -26,6 +28,7 @@ from attnx._core.c_attnx cimport (
     attnx_linear,
     attnx_op,
     attnx_recurrent,
+    attnx_recurrent_steps,
 )
 
 np.import_array()
@@ -127,6 +130,12 @@ cdef class Calls:
         cdef AdditiveArgs *args = <AdditiveArgs *> self.add(
             ATTNX_additive_f32, sizeof(AdditiveArgs), (arrays, score_weight, key_lengths, out))
         describe_additive(&args.args, &args.room, arrays, score_weight, (<object> out).shape[:1], key_lengths, out)
+
+    def steps(self, np.ndarray x, weight, states, np.ndarray counts, bint backwards, np.ndarray gates, np.ndarray out):
+        """Add a recurrent layer's way through its steps in one direction, on one thread."""
+        cdef void *args = self.add(
+            ATTNX_recurrent_steps_f32, sizeof(attnx_recurrent_steps), (x, weight, states, counts, gates, out))
+        describe_steps(<attnx_recurrent_steps *> args, x, weight, states, counts, backwards, gates, out)
 
     def gru(self, np.ndarray x, np.ndarray h, np.ndarray state, np.ndarray out):
         """Add what takes the state of a GRU through a step, in place and to out, from the two parts of its gates."""

@@ -152,6 +152,7 @@ cdef extern from "attnx.h" nogil:
         ATTNX_linear_f32
         ATTNX_layer_norm_f32
         ATTNX_recurrent_f32
+        ATTNX_recurrent_steps_f32
         ATTNX_append_f32
         ATTNX_rotary_f32
         ATTNX_rotary_f64

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from attnx._calls import Direction
 from attnx.layers.module import FloatArray, Module, Shapes, as_input, as_size, uniform
 from attnx.layers.packing import as_lengths
 from attnx.layers.steps import Indices, Steps
@@ -140,13 +141,16 @@ class Recurrent(Module):
         hidden, wide = self.hidden_size, self._gates * self.hidden_size
         weights, first = self._weights[number], number * self._directions
         outputs = np.empty((len(gates), self._directions * hidden), np.float32)
-        for direction, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True)):
-            # Backwards, sequences without a step have not begun.
-            recurrent_into(
-                gates[:, direction * wide : (direction + 1) * wide], hh, bias_hh,
-                tuple(state[first + direction] for state in states), counts,
-                outputs[:, direction * hidden : (direction + 1) * hidden], backwards=direction == 1,
-            )  # fmt: skip
+        parts = [
+            Direction(
+                gates[:, number * wide : (number + 1) * wide], hh, bias_hh,
+                tuple(state[first + number] for state in states),
+                # Backwards, sequences without a step have not begun.
+                outputs[:, number * hidden : (number + 1) * hidden], backwards=number == 1,
+            )
+            for number, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True))
+        ]  # fmt: skip
+        recurrent_into(parts, counts)
         return outputs
 
 

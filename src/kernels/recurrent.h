@@ -110,3 +110,32 @@ static void recurrent_run_f32(const void *args, const struct attnx_plan *plan, p
         if (j < a->hidden) recurrent_units(a, row, j, a->hidden - j, 1);
     }
 }
+
+/* All steps of one direction on the thread that this is: two directions then need not wait for each other's steps. */
+static void recurrent_steps_plan_f32(const void *args, struct attnx_plan *plan) {
+    const struct attnx_recurrent_steps *a = args;
+    struct attnx_linear maps = a->maps;
+    struct attnx_plan step = {.tasks = 1};
+    maps.rows = 0;
+    for (ptrdiff_t i = 0; i < a->steps; i++) maps.rows = a->counts[i] > maps.rows ? a->counts[i] : maps.rows;
+    linear_plan_f32(&maps, &step);
+    plan->tasks = 1;
+    plan->work = (double)a->rows * (double)maps.in * (double)maps.outs / f32_width;
+    plan->scratch = step.scratch;
+}
+
+static void recurrent_steps_run_f32(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
+    const struct attnx_recurrent_steps *a = args;
+    ptrdiff_t row = a->backwards ? a->rows : 0;
+    (void)plan, (void)task;
+    for (ptrdiff_t i = 0; i < a->steps; i++) {
+        struct attnx_linear maps;
+        struct attnx_recurrent step;
+        struct attnx_plan cut = {.tasks = 1};
+        attnx_step_at(a, i, &row, &maps, &step);
+        linear_plan_f32(&maps, &cut);
+        for (ptrdiff_t t = 0; t < cut.tasks; t++) linear_run_f32(&maps, &cut, t, scratch);
+        recurrent_plan_f32(&step, &cut);
+        for (ptrdiff_t t = 0; t < cut.tasks; t++) recurrent_run_f32(&step, &cut, t, scratch);
+    }
+}

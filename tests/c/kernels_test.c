@@ -310,7 +310,7 @@ static void test_rows(void) {
             test_softmax(options & 1, items[n], options >> 1 & 1, options & 4 ? 3 : 1);
         for (int options = 0; options < 8; options++) test_layer_norm(1 + n % 3, items[n], options);
         for (int lstm = 0; lstm < 2; lstm++) test_recurrent(1 + n * 3 % 20, items[n], lstm);
-        for (int backwards = 0; backwards < 2; backwards++) test_recurrent_steps(items[n], backwards);
+        for (int way = 0; way < 4; way++) test_recurrent_steps(items[n], way & 1, way / 2);
     }
 }
 

@@ -55,8 +55,8 @@ static void test_recurrent(ptrdiff_t rows, ptrdiff_t hidden, int lstm) {
     free(next_state.data), free(next_cell.data);
 }
 
-/* A ragged batch of GRU steps in one call, forwards and backwards, against the same steps one by one. */
-static void test_recurrent_steps(ptrdiff_t hidden, int backwards) {
+/* A ragged batch of GRU steps in one call, or in one kernel, forwards and backwards, against the same steps one by one. */
+static void test_recurrent_steps(ptrdiff_t hidden, int backwards, int alone) {
     static const int64_t counts[] = {5, 5, 3, 1};
     enum { STEPS = 4, ROWS = 5, TOTAL = 14 };
     const ptrdiff_t wide = 3 * hidden, padded = (wide + ATTNX_PANEL - 1) / ATTNX_PANEL * ATTNX_PANEL;
@@ -70,7 +70,8 @@ static void test_recurrent_steps(ptrdiff_t hidden, int backwards) {
     args.step.next_state = state.data, args.step.hidden = args.step.out_row = hidden;
     args.step.x_row = args.step.h_row = wide;
     memcpy(state.data, first.data, (size_t)state.count * sizeof(float));
-    expect("steps", (double)attnx_run_steps(&args, 3), ATTNX_OK, 0);
+    if (alone) expect("steps", (double)attnx_run(ATTNX_recurrent_steps_f32, &args, 1), ATTNX_OK, 0);
+    else expect("steps", (double)attnx_run_steps(&args, 3), ATTNX_OK, 0);
     struct cells steps = make(ATTNX_F32, out.count), last = make(ATTNX_F32, state.count);
     memcpy(steps.data, out.data, (size_t)out.count * sizeof(float));
     memcpy(last.data, state.data, (size_t)state.count * sizeof(float));
