@@ -210,7 +210,7 @@ static void K(join_block)(const struct attnx_attention *a, const struct K(head) 
 static void K(fetch_during)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                             ptrdiff_t first, ptrdiff_t keys, struct K(scratch) *scratch) {
     const ptrdiff_t turns = (keys + K(tile_rows) - 1) / K(tile_rows);
-    struct K(fetches) *fetches = &scratch->fetches;
+    struct K(fetches) *fetches = scratch->fetches;
     fetches->count = fetches->lasting;
     K(mask_ahead)(&a->bias, head->bias, rows, first, keys, fetches);
     K(mask_ahead)(&a->mask, head->mask, rows, first, keys, fetches);
@@ -231,8 +231,7 @@ static int K(block_scores)(const struct attnx_attention *a, const struct K(head)
     if (few) {
         K(scores_few)(a, head, rows, first, keys, scratch->s);
     } else {
-        scratch->fetches.count = 0;
-        if (scratch->far || head->bias || head->mask) K(fetch_during)(a, head, rows, first, keys, scratch);
+        if (scratch->fetches) K(fetch_during)(a, head, rows, first, keys, scratch);
         K(scores)(a, head, rows, first, keys, 0, scratch);
     }
     if (a->softcap > 0) K(softcap)(a, rows, keys, scratch->s);
@@ -359,8 +358,8 @@ static void K(attend_blocks)(const struct attnx_attention *a, const struct K(hea
     }
     if (scratch->next) K(fetch_head)(a, scratch->next);
     for (ptrdiff_t at = begin / K(block_keys) *K(block_keys); at < end; at += K(block_keys)) {
-        scratch->fetches.lasting = 0;
-        if (scratch->far && at + K(block_keys) < end) K(fetch_block)(a, head, rows, blocks, at, &scratch->fetches);
+        if (scratch->fetches) scratch->fetches->lasting = 0;
+        if (scratch->far && at + K(block_keys) < end) K(fetch_block)(a, head, rows, blocks, at, scratch->fetches);
         for (ptrdiff_t i = 0; i < blocks; i++) {
             const struct K(interval) seen = K(seen_in_block)(&rows[i], at);
             if (seen.begin < seen.end)

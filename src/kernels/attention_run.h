@@ -132,7 +132,7 @@ static void K(attention_plan)(const void *args, struct attnx_plan *plan) {
  * 64) take the same time either way, 64 MB (4 x 8192 x 128) 0.97, with a window of 256 0.93. */
 ATTNX_INLINE int K(far)(const struct attnx_attention *a) {
     const ptrdiff_t rows = a->batch * (a->heads * a->query_len + a->heads / a->group * a->key_len);
-    return rows > K(far_bytes) / (ptrdiff_t)sizeof(real) / (a->head_dim + a->value_dim);
+    return rows * (a->head_dim + a->value_dim) > K(far_bytes) / (ptrdiff_t)sizeof(real);
 }
 
 static void K(attention_run)(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {
@@ -149,10 +149,12 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     real *s = scratch; /* first, since it is aligned */
     const ptrdiff_t run = plan->run > 1 && (task + 1) % plan->run && task + 1 < plan->tasks;
     const struct K(head) following = run ? K(head_at)(a, (task + 1) / kv_heads, (task + 1) % kv_heads) : head;
+    struct K(fetches) fetches;
     struct K(scratch) block = {.s = s, .merge = s + K(block_keys) *q, .values = s + (K(block_keys) + 2) * q};
     block.converted = block.values + K(block_keys) *stride;
     block.next = run ? &following : NULL;
     block.far = K(far)(a);
+    if (block.far || head.mask || head.bias) block.fetches = &fetches;
     real *next = block.converted + K(block_keys) *depth;
     /* After all that vectors are loaded from, whose places are multiples of a vector. */
     struct K(rows) *rows = (struct K(rows) *)(void *)(next + plan->grain * q * (a->head_dim + stride + 2));

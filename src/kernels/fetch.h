@@ -35,7 +35,7 @@ struct K(fetches) {
     struct K(ahead) of[5]; /* keys and values of the next block, mask, bias, outputs */
 };
 
-static __attribute__((noinline)) void K(fetch_turn)(struct K(fetches) *fetches) {
+static void K(fetch_turn)(struct K(fetches) *fetches) {
     for (int i = 0; i < fetches->count; i++) K(fetch_ahead)(&fetches->of[i], fetches->of[i].asked);
 }
 

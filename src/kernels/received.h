@@ -95,7 +95,9 @@ static void K(received_run)(const void *args, const struct attnx_plan *plan, ptr
     const ptrdiff_t cut = from + plan->grain < a->key_len ? from + plan->grain : a->key_len;
     const ptrdiff_t to = cut < head.keys ? cut : head.keys;
     real *s = scratch, *sums = s + most * (q + (a->head_dim + w - 1) / w * w);
+    struct K(fetches) fetches = {.lasting = 0};
     struct K(scratch) block = {.s = s, .converted = s + most * q};
+    if (head.mask || head.bias) block.fetches = &fetches;
     struct K(rows) rows = {.packed = sums + 2 * w * plan->grain};
     rows.most = rows.packed + q * a->head_dim;
     rows.total = rows.most + q;

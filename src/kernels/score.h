@@ -79,7 +79,7 @@ struct K(scratch) {
     ptrdiff_t values_of;        /* the block that is packed there, or -1 */
     const struct K(head) *next; /* what this thread works on after this, or NULL */
     int far;                    /* the call's arrays do not stay in a cache */
-    struct K(fetches) fetches;  /* what is asked for while scores are computed */
+    struct K(fetches) *fetches; /* what is asked for while scores are computed, or NULL */
 };
 
 struct K(interval) {
@@ -152,11 +152,11 @@ ATTNX_INLINE void K(pack_vector)(const struct attnx_attention *a, const struct K
     for (ptrdiff_t e = 0; e < depth; e += w) {
         V(v) block[V(width)];
         const ptrdiff_t n = depth - e < w ? depth - e : w;
+        for (ptrdiff_t i = 0; i < lanes && ahead; i++)
+            __builtin_prefetch(row[i] + e * storage_bytes[storage] + ahead, 0, 2);
         for (ptrdiff_t i = 0; i < w; i++) {
             block[i] = V(set1)(0);
-            if (i >= lanes) continue;
-            if (ahead) __builtin_prefetch(row[i] + e * storage_bytes[storage] + ahead, 0, 2);
-            block[i] = V(mul)(K(stored)(row[i] + e * storage_bytes[storage], storage, n), scale);
+            if (i < lanes) block[i] = V(mul)(K(stored)(row[i] + e * storage_bytes[storage], storage, n), scale);
         }
         V(transpose)(block);
         for (ptrdiff_t j = 0; j < n; j++) V(store)(rows->packed + (e + j) * K(block_queries) + c * w, block[j]);
@@ -199,23 +199,20 @@ ATTNX_INLINE void K(score_tile)(const struct K(broadcast) keys, const real *pack
 }
 
 ATTNX_INLINE void K(score_columns)(const struct K(broadcast) key, const real *packed, ptrdiff_t depth, ptrdiff_t keys,
-                                   const int vecs, const int most, struct K(scratch) *scratch, real *s) {
-#define SCORE_TILE(r, n)                                                                                 \
-    do {                                                                                                 \
-        if (scratch->fetches.count) K(fetch_turn)(&scratch->fetches);                                    \
-        K(score_tile)((struct K(broadcast)){key.at + (r) * key.row, key.row, 1}, packed, depth, n, vecs, \
-                      s + (r) * K(block_queries));                                                       \
-    } while (0)
+                                   const int vecs, const int most, real *s) {
+#define SCORE_TILE(r, n)                                                                             \
+    K(score_tile)((struct K(broadcast)){key.at + (r) * key.row, key.row, 1}, packed, depth, n, vecs, \
+                  s + (r) * K(block_queries))
     ATTNX_TILE_ROWS(keys, most, SCORE_TILE);
 #undef SCORE_TILE
 }
 
 /* `vecs` vectors of queries, or none. */
 static void K(score_rows)(const struct K(broadcast) key, const real *packed, ptrdiff_t depth, ptrdiff_t keys, int vecs,
-                          struct K(scratch) *scratch, real *s) {
-    if (vecs == 1) K(score_columns)(key, packed, depth, keys, 1, SCORE_ROWS_1, scratch, s);
-    else if (vecs == 2) K(score_columns)(key, packed, depth, keys, 2, SCORE_ROWS_2, scratch, s);
-    else if (vecs == 3) K(score_columns)(key, packed, depth, keys, 3, SCORE_ROWS, scratch, s);
+                          real *s) {
+    if (vecs == 1) K(score_columns)(key, packed, depth, keys, 1, SCORE_ROWS_1, s);
+    else if (vecs == 2) K(score_columns)(key, packed, depth, keys, 2, SCORE_ROWS_2, s);
+    else if (vecs == 3) K(score_columns)(key, packed, depth, keys, 3, SCORE_ROWS, s);
 }
 
 /* The first key after `at` from which on other vectors of queries see, or `keys`. */
@@ -232,20 +229,27 @@ static ptrdiff_t K(score_step)(const struct K(interval) *seen, int vecs, ptrdiff
 static void K(scores)(const struct attnx_attention *a, const struct K(head) *head, const struct K(rows) *rows,
                       ptrdiff_t first, ptrdiff_t keys, int all, struct K(scratch) *scratch) {
     enum { W = V(width) };
+    const int whole = all || !K(seen_in_part)(rows, first, keys);
+    struct K(fetches) *fetches = scratch->fetches && scratch->fetches->count ? scratch->fetches : NULL;
     struct K(broadcast) key = {NULL, 0, 1};
     struct K(interval) seen[SCORE_VECS];
     key.at = K(block_of)(&a->key, head->key, first, keys, a->head_dim, scratch->converted, &key.row);
-    if (all || !K(seen_in_part)(rows, first, keys)) {
-        K(score_rows)(key, rows->packed, a->head_dim, keys, rows->vecs, scratch, scratch->s);
+    if (whole && !fetches) {
+        K(score_rows)(key, rows->packed, a->head_dim, keys, rows->vecs, scratch->s);
         return;
     }
-    for (int c = 0; c < rows->vecs; c++) seen[c] = K(seen)(rows, c * W, W, first, keys);
+    for (int c = 0; c < rows->vecs; c++)
+        seen[c] = whole ? (struct K(interval)){0, keys} : K(seen)(rows, c * W, W, first, keys);
     for (ptrdiff_t k = 0, next; k < keys; k = next) {
         int c = 0, end = rows->vecs;
         while (c < end && (seen[c].begin > k || seen[c].end <= k)) c++;
         while (end > c && (seen[end - 1].begin > k || seen[end - 1].end <= k)) end--;
         next = K(score_step)(seen, rows->vecs, k, keys);
+        if (fetches) {
+            K(fetch_turn)(fetches);
+            if (next > k + K(tile_rows)) next = k + K(tile_rows);
+        }
         K(score_rows)((struct K(broadcast)){key.at + k * key.row, key.row, 1}, rows->packed + c * W, a->head_dim,
-                      next - k, end - c, scratch, scratch->s + k * K(block_queries) + c * W);
+                      next - k, end - c, scratch->s + k * K(block_queries) + c * W);
     }
 }

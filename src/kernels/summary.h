@@ -284,7 +284,9 @@ static void K(summary_run)(const void *args, const struct attnx_plan *plan, ptrd
     const struct K(summary) t = {summary, &head, entry / kv_heads};
     const ptrdiff_t computed = a->group * head.queries, end = first + most < all ? first + most : all;
     real *s = scratch; /* first, since it is aligned */
+    struct K(fetches) fetches = {.lasting = 0};
     struct K(scratch) block = {.s = s, .merge = s + K(block_keys) *q, .values = s + (K(block_keys) + 2) * q};
+    if (head.mask || head.bias) block.fetches = &fetches;
     block.converted = block.values + K(block_keys) *stride;
     real *next = block.converted + K(block_keys) *depth;
     const ptrdiff_t lists = 2 * (k < K(top_listed) ? k : K(top_listed));
