@@ -61,7 +61,7 @@ class Calls:
         self._calls = _layers.Calls()
 
     def begin_part(self) -> None:
-        """Let what follows be a part of its own, as many calls as each other part: one thread runs it.
+        """Let what follows be a part of its own: where there are several, one thread runs it.
 
         A part touches nothing that another one writes.
         """

@@ -124,7 +124,7 @@ def greedy_search(
         chosen.append(_spread(tokens, rows, batch))
         if weights is not None:
             looked.append(_spread(weights, rows, batch))
-        if keep is not None and left and wasted >= count:
+        if keep is not None and left and wasted >= count and len(chosen) < most:
             kept = np.flatnonzero(live)
             keep(kept)
             rows = kept if isinstance(rows, slice) else rows[kept]

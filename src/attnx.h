@@ -214,9 +214,10 @@ struct attnx_call {
     const void *args;
 };
 
-/* Runs calls one after the other. Of more than one part each has its own, count / parts of them, which touch nothing that
- * another part writes: threads run parts beside each other. */
-enum attnx_status attnx_run_calls(const struct attnx_call *calls, ptrdiff_t count, ptrdiff_t parts, int num_threads);
+/* Runs calls one after the other. Of more than one part, part p begins at call starts[p] and touches nothing that another
+ * part writes: threads run parts beside each other. */
+enum attnx_status attnx_run_calls(const struct attnx_call *calls, ptrdiff_t count, const ptrdiff_t *starts,
+                                  ptrdiff_t parts, int num_threads);
 
 /* Runs the kernels of all steps, one after the other. */
 enum attnx_status attnx_run_steps(const struct attnx_recurrent_steps *args, int num_threads);

@@ -4,13 +4,15 @@
 struct parts {
     const struct attnx_table *table;
     const struct attnx_call *calls;
-    ptrdiff_t count;
+    ptrdiff_t count, parts;
+    const ptrdiff_t *starts;
 };
 
 /* The calls of a part, each with all its tasks, on the thread that this is. */
 static void run_part(void *context, ptrdiff_t part, void *scratch) {
     const struct parts *parts = context;
-    for (ptrdiff_t i = part * parts->count; i < (part + 1) * parts->count; i++) {
+    const ptrdiff_t end = part + 1 < parts->parts ? parts->starts[part + 1] : parts->count;
+    for (ptrdiff_t i = parts->starts[part]; i < end; i++) {
         const struct attnx_kernel *kernel = &parts->table->kernels[parts->calls[i].op];
         struct attnx_plan plan = {.tasks = 1};
         kernel->plan(parts->calls[i].args, &plan);
@@ -28,8 +30,9 @@ static size_t most_scratch(const struct attnx_table *table, const struct attnx_c
     return most;
 }
 
-enum attnx_status attnx_run_calls(const struct attnx_call *calls, ptrdiff_t count, ptrdiff_t parts, int num_threads) {
-    struct parts all = {attnx_table(), calls, parts ? count / parts : 0};
+enum attnx_status attnx_run_calls(const struct attnx_call *calls, ptrdiff_t count, const ptrdiff_t *starts,
+                                  ptrdiff_t parts, int num_threads) {
+    struct parts all = {attnx_table(), calls, count, parts, starts};
     if (!all.table) return ATTNX_NO_SUCH_ISA;
     if (parts > 1) {
         const size_t scratch = most_scratch(all.table, calls, count);

@@ -157,6 +157,35 @@ def test_shares_of_many_sequences(isa: str, threads: int, beams: int, norm_first
         assert_same_bits(np.stack([step[b, 0] for step in steps]), alone[0, -2:])
 
 
+def test_shares_of_as_many_rows_as_need_several_chunks() -> None:
+    """A share of 513 rows has more calls than one of 512."""
+    decoder, before = make(), attnx.get_num_threads()
+    x, memory = draw(1025, 2, 24), draw(1025, 3, 24, seed=1)
+    attnx.set_num_threads(2)
+    try:
+        cache = decoder.make_cache(memory, 2)
+        steps = [decoder(x[:, i : i + 1], cache=cache) for i in range(2)]
+    finally:
+        attnx.set_num_threads(before)
+    whole = decoder(x, memory, tgt_is_causal=True)
+    assert_same_bits(np.concatenate(steps, axis=1), whole)
+
+
+def test_a_step_sees_norms_that_change() -> None:
+    decoder = make()
+    x, memory = draw(2, 3, 24), draw(2, 5, 24, seed=1)
+    cache = decoder.make_cache(memory, 3)
+    decoder(x[:, :1], cache=cache)
+    for change in ("eps", "none"):
+        cache.truncate(0)
+        if change == "eps":
+            decoder.layers[1].norm2.eps = 0.5
+        else:
+            decoder.norm = None
+        whole = decoder(x, memory, tgt_is_causal=True)
+        assert_same_bits(decoder(x[:, :1], cache=cache), whole[:, :1])
+
+
 @pytest.mark.parametrize("name", ["linear1", "linear2", "norm1", "norm3"])
 def test_a_step_sees_a_new_part_of_a_layer(name: str) -> None:
     decoder = make()

@@ -262,3 +262,19 @@ def test_they_are_torchs(kind: type[Recurrent], bidirectional: bool, bias: bool)
         np.testing.assert_allclose(outputs, wanted.numpy(), rtol=1e-5, atol=2e-6)
         for part, wanted_part in zip(flat(own), flat(wanted_state), strict=True):
             np.testing.assert_allclose(part, wanted_part.numpy(), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("count", [121, 160, 168, 240, 336])
+def test_steps_of_fewer_rows_in_both_directions(isa: str, count: int) -> None:
+    """A step of `count` rows may want more scratch than one of a row more; each direction has a thread's."""
+    layer, before = GRU(8, 64, bidirectional=True), attnx.get_num_threads()
+    x = np.random.default_rng(0).standard_normal((count + 1, 2, 8), dtype=np.float32)
+    lengths = np.array([2] * count + [1])
+    attnx.set_num_threads(2)
+    try:
+        out, _ = layer(x, lengths=lengths)
+    finally:
+        attnx.set_num_threads(before)
+    for b in (0, count // 2, count):
+        alone, _ = layer(x[b : b + 1, : lengths[b]])
+        assert_same_bits(out[b, : lengths[b]], alone[0])

@@ -86,6 +86,29 @@ def test_heads_enough_for_long_passes(isa: str, dtype: DTypeLike, queries: int) 
     assert_same_bits(summary.output, out)
 
 
+def test_a_pass_over_the_end_of_one_head_and_the_begin_of_another() -> None:
+    """No row of it sees the keys between: arrays so large that keys are asked for before they are needed."""
+    rng = np.random.default_rng(0)
+    query, key, value = (
+        rng.standard_normal((1, h, 8208, 128), dtype=np.float32) for h in (2, 1, 1)
+    )
+    out = attention(query, key, value, window=(256, 0))
+    for head in range(2):
+        for first in (0, 4000, 8200):
+            rows = query[:, head : head + 1, first : first + 8]
+            alone = attention(rows, key, value, window=(256, 0), query_offset=first)
+            assert_same_bits(out[:, head : head + 1, first : first + 8], alone)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_query_and_smaller_keys_with_a_mask(isa: str, threads: int) -> None:
+    query, key, value = make_qkv(1, 4096, 24, dtype=np.float64)
+    args = (query, key.astype(np.float32), value.astype(np.float32))
+    mask = np.random.default_rng(1).standard_normal((1, 4096))
+    out = attention(*args, mask, num_threads=threads)
+    assert_like_oracle("scaled_dot_product_attention", out, args, attn_mask=mask)
+
+
 @pytest.mark.parametrize("softcap", [1e-3, 0.5, 2.0, 30.0, 50.0, 1e4, 1e30])
 @pytest.mark.parametrize("queries", [1, 5, 70])
 def test_softcap(isa: str, dtype: DTypeLike, queries: int, softcap: float) -> None:

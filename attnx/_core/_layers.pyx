@@ -1,4 +1,4 @@
-"""What layers are made of: checked arrays into attnx_linear and attnx_layer_norm, one by one or as a list of calls."""
+"""What layers are made of: checked arrays into the structs of linear maps and norms, and of whole lists of calls."""
 
 cimport cython
 cimport numpy as np
@@ -92,10 +92,10 @@ cdef class Calls:
 
     cdef bytearray table  # of struct attnx_call
     cdef list kept  # their arguments, and all arrays that these point at
-    cdef Py_ssize_t parts
+    cdef bytearray starts  # of each part, a Py_ssize_t
 
     def __cinit__(self):
-        self.table, self.kept, self.parts = bytearray(), [], 0
+        self.table, self.kept, self.starts = bytearray(), [], bytearray()
 
     cdef void *add(self, attnx_op op, Py_ssize_t size, arrays) except NULL:
         cdef bytearray args = bytearray(size)
@@ -106,8 +106,9 @@ cdef class Calls:
         return PyByteArray_AS_STRING(args)
 
     def begin_part(self):
-        """Let what follows be a part of its own, of as many calls as each other: one thread runs it."""
-        self.parts += 1
+        """Let what follows be a part of its own: where there are several, one thread runs it."""
+        cdef Py_ssize_t start = len(self.kept)
+        self.starts += (<char *> &start)[:sizeof(start)]
 
     def linear(self, np.ndarray x, np.ndarray panels, np.ndarray bias, np.ndarray residual, np.ndarray out,
                int activation):
@@ -160,6 +161,7 @@ cdef class Calls:
     def run(self, int num_threads):
         """Run the calls in order, the parts beside each other."""
         cdef const attnx_call *calls = <const attnx_call *> PyByteArray_AS_STRING(self.table)
-        cdef Py_ssize_t count = len(self.table) // <Py_ssize_t> sizeof(attnx_call), parts = self.parts
+        cdef const Py_ssize_t *starts = <const Py_ssize_t *> PyByteArray_AS_STRING(self.starts)
+        cdef Py_ssize_t count = len(self.kept), parts = len(self.starts) // <Py_ssize_t> sizeof(Py_ssize_t)
         with nogil:
-            run_calls(calls, count, parts, num_threads)
+            run_calls(calls, count, starts, parts, num_threads)

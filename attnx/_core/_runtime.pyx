@@ -29,8 +29,9 @@ cdef int run(attnx_op op, const void *args, int num_threads) except -1 nogil:
     return succeeded(attnx_run(op, args, num_threads))
 
 
-cdef int run_calls(const attnx_call *calls, Py_ssize_t count, Py_ssize_t parts, int num_threads) except -1 nogil:
-    return succeeded(attnx_run_calls(calls, count, parts, num_threads))
+cdef int run_calls(const attnx_call *calls, Py_ssize_t count, const Py_ssize_t *starts, Py_ssize_t parts,
+                   int num_threads) except -1 nogil:
+    return succeeded(attnx_run_calls(calls, count, starts, parts, num_threads))
 
 
 cdef int run_steps(const attnx_recurrent_steps *args, int num_threads) except -1 nogil:

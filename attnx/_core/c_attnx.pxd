@@ -171,7 +171,8 @@ cdef extern from "attnx.h" nogil:
         attnx_op op
         const void *args
 
-    attnx_status attnx_run_calls(const attnx_call *calls, Py_ssize_t count, Py_ssize_t parts, int num_threads)
+    attnx_status attnx_run_calls(const attnx_call *calls, Py_ssize_t count, const Py_ssize_t *starts, Py_ssize_t parts,
+                                 int num_threads)
     attnx_status attnx_run_steps(const attnx_recurrent_steps *args, int num_threads)
 
     enum:

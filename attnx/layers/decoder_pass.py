@@ -139,7 +139,7 @@ def decode_cached(
         step = cache._step_of(stack)
         if step.begin():
             result = np.empty(targets.shape, np.float32)
-            result[:, 0] = step.run(targets[:, 0])
+            step.run(targets[:, 0], result[:, 0])
             return result
     limits = as_limits("tgt_lengths", call.tgt_lengths, targets)
     shape = targets.shape[:2]
@@ -170,12 +170,13 @@ def decode_cached(
 
 
 def next_rows(stack: Stack, rows: FloatArray, cache: DecoderCache) -> FloatArray:
-    """Append one position of each sequence, rows (B, d_model), to a cache that has room for it, without a check.
+    """Append one position of each sequence, rows (B, d_model), to a cache, without a check of them.
 
     For models that have made the cache themselves. The result is a buffer, which the next step writes to.
     """
     step = cache._step_of(stack)
-    step.begin()
+    if not step.begin():
+        raise ValueError("cache has no room for another position")
     return step.run(rows)
 
 

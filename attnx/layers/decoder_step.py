@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from attnx.layers.decoder_cache import DecoderCache
     from attnx.layers.decoder_pass import Stack
+    from attnx.layers.norm import LayerNorm
     from attnx.layers.packing import Attend
     from attnx.layers.workspace import Workspace
 
@@ -59,13 +60,15 @@ class DecoderStep:
         self._after = self._before.append(1, None)
         return self._after.longest <= int(self._own[0]._key.shape[2])
 
-    def run(self, rows: FloatArray) -> FloatArray:
-        """Return what the layers make of rows (B, d_model), in a buffer that the next step writes to."""
+    def run(self, rows: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """Return what the layers make of rows (B, d_model), in a buffer that the next step writes to, and in `out`."""
         self._rows[...] = rows
         self._lengths[...] = self._after.lengths
         self._calls.run()
         for to, part in self._copies:
             to[...] = part
+        if out is not None:
+            out[...] = self._result
         try:
             for kv in self._own:
                 kv._filled = self._after
@@ -92,7 +95,7 @@ class DecoderStep:
 
 def _made_of(stack: Stack) -> Iterator[Any]:
     """Go through all that the calls of a step depend on and that another thing may take the place of."""
-    yield stack.norm and stack.norm._weight
+    yield from _of_norm(stack.norm)
     for layer in stack.layers:
         own, cross = layer.self_attn, layer.multihead_attn
         yield own._projection
@@ -101,11 +104,15 @@ def _made_of(stack: Stack) -> Iterator[Any]:
         yield cross.out_proj._weight
         yield layer.linear1._weight
         yield layer.linear2._weight
-        yield layer.norm1._weight
-        yield layer.norm2._weight
-        yield layer.norm3._weight
+        yield from _of_norm(layer.norm1)
+        yield from _of_norm(layer.norm2)
+        yield from _of_norm(layer.norm3)
         yield layer.norm_first
         yield layer.activation
+
+
+def _of_norm(norm: LayerNorm | None) -> tuple[Any, ...]:
+    return (None,) if norm is None else (norm, norm._weight, norm.eps)
 
 
 def _to_own(buffers: tuple[FloatArray, FloatArray], lengths: Any, calls: Calls) -> Attend:

@@ -143,12 +143,12 @@ class Recurrent(Module):
         outputs = np.empty((len(gates), self._directions * hidden), np.float32)
         parts = [
             Direction(
-                gates[:, number * wide : (number + 1) * wide], hh, bias_hh,
-                tuple(state[first + number] for state in states),
+                gates[:, direction * wide : (direction + 1) * wide], hh, bias_hh,
+                tuple(state[first + direction] for state in states),
                 # Backwards, sequences without a step have not begun.
-                outputs[:, number * hidden : (number + 1) * hidden], backwards=number == 1,
+                outputs[:, direction * hidden : (direction + 1) * hidden], backwards=direction == 1,
             )
-            for number, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True))
+            for direction, (hh, bias_hh) in enumerate(zip(weights.hh, weights.bias_hh, strict=True))
         ]  # fmt: skip
         recurrent_into(parts, counts)
         return outputs

@@ -127,6 +127,7 @@ class Seq2SeqSteps:
 
     def __call__(self, tokens: Tokens) -> FloatArray:
         """Take the newest phonemes (B,) and return the logits (B, phonemes) of the next ones."""
+        # Clipped, for else NumPy copies the buffer; the tokens are of the model's own phonemes.
         self._model._phoneme_gates.take(tokens, axis=0, out=self._gates, mode="clip")
         self._calls.run()
         return self._logits.copy()

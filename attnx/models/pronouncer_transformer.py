@@ -104,8 +104,8 @@ class TransformerSteps:
         targets += model._positions[self._step]
         self._step += 1
         output = model._output
-        logits = np.empty((len(tokens), output.out_features), np.float32)
         rows = next_rows(self._stack, targets, self._cache)
+        logits = np.empty((len(rows), output.out_features), np.float32)
         linear_into(rows, output._weight, output._bias, logits)
         return logits
 

@@ -339,6 +339,7 @@ static void K(fetch_block)(const struct attnx_attention *a, const struct K(head)
         const struct K(interval) seen = K(seen_in_block)(&rows[i], at);
         if (seen.end > seen.begin) turns += (seen.end - seen.begin + K(tile_rows) - 1) / K(tile_rows);
     }
+    if (!turns) return; /* between what rows of two heads see */
     fetches->count = 0;
     K(fetch_within)(fetches, &a->key, storage_at(head->key, a->key.storage, next * a->key.row), a->head_dim, most,
                     turns);

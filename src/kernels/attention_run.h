@@ -150,6 +150,7 @@ static void K(attention_run)(const void *args, const struct attnx_plan *plan, pt
     const ptrdiff_t run = plan->run > 1 && (task + 1) % plan->run && task + 1 < plan->tasks;
     const struct K(head) following = run ? K(head_at)(a, (task + 1) / kv_heads, (task + 1) % kv_heads) : head;
     struct K(fetches) fetches;
+    fetches.lasting = 0;
     struct K(scratch) block = {.s = s, .merge = s + K(block_keys) *q, .values = s + (K(block_keys) + 2) * q};
     block.converted = block.values + K(block_keys) *stride;
     block.next = run ? &following : NULL;

@@ -115,13 +115,15 @@ static void recurrent_run_f32(const void *args, const struct attnx_plan *plan, p
 static void recurrent_steps_plan_f32(const void *args, struct attnx_plan *plan) {
     const struct attnx_recurrent_steps *a = args;
     struct attnx_linear maps = a->maps;
-    struct attnx_plan step = {.tasks = 1};
-    maps.rows = 0;
-    for (ptrdiff_t i = 0; i < a->steps; i++) maps.rows = a->counts[i] > maps.rows ? a->counts[i] : maps.rows;
-    linear_plan_f32(&maps, &step);
+    plan->scratch = 0;
+    for (ptrdiff_t i = 0; i < a->steps; i++) { /* fewer rows may want more of it */
+        struct attnx_plan step = {.tasks = 1};
+        maps.rows = a->counts[i];
+        linear_plan_f32(&maps, &step);
+        if (step.scratch > plan->scratch) plan->scratch = step.scratch;
+    }
     plan->tasks = 1;
     plan->work = (double)a->rows * (double)maps.in * (double)maps.outs / f32_width;
-    plan->scratch = step.scratch;
 }
 
 static void recurrent_steps_run_f32(const void *args, const struct attnx_plan *plan, ptrdiff_t task, void *scratch) {

@@ -20,28 +20,30 @@ static void test_append(ptrdiff_t items) {
     free(rows.data), free(cache.data), free(before.data);
 }
 
-/* Two linear maps, the second of what the first leaves, for two parts of the rows. */
+/* Two linear maps, the second of what the first leaves, for parts of the rows; the last part does the first map twice. */
 static void test_calls(ptrdiff_t rows, int parts, int num_threads) {
-    enum { WIDE = 32 };
+    enum { WIDE = 32, MOST = 4 };
     struct cells x = make(ATTNX_F32, rows * WIDE), weight = make(ATTNX_F32, WIDE * WIDE);
     struct cells middle = make(ATTNX_F32, rows * WIDE), out = make(ATTNX_F32, rows * WIDE);
     struct cells once = make(ATTNX_F32, rows * WIDE);
     struct attnx_linear all = {.x = x.data, .weight = weight.data, .out = middle.data, .in = WIDE, .outs = WIDE};
     all.x_row = all.out_row = WIDE, all.rows = rows;
-    struct attnx_linear args[4];
-    struct attnx_call calls[4];
+    struct attnx_linear args[3 * MOST];
+    struct attnx_call calls[3 * MOST];
+    ptrdiff_t count = 0, starts[MOST];
     for (int part = 0; part < parts; part++) {
         const ptrdiff_t first = rows * part / parts, end = rows * (part + 1) / parts;
-        for (int i = 0; i < 2; i++) {
-            struct attnx_linear *a = &args[2 * part + i];
+        starts[part] = count;
+        for (int i = part + 1 < parts ? 1 : 0; i < 3; i++) {
+            struct attnx_linear *a = &args[count];
             *a = all;
-            a->x = (i ? (float *)middle.data : (float *)x.data) + first * WIDE;
-            a->out = (i ? (float *)out.data : (float *)middle.data) + first * WIDE;
+            a->x = (i == 2 ? (float *)middle.data : (float *)x.data) + first * WIDE;
+            a->out = (i == 2 ? (float *)out.data : (float *)middle.data) + first * WIDE;
             a->rows = end - first;
-            calls[2 * part + i] = (struct attnx_call){ATTNX_linear_f32, a};
+            calls[count++] = (struct attnx_call){ATTNX_linear_f32, a};
         }
     }
-    expect("calls", (double)attnx_run_calls(calls, 2 * parts, parts, num_threads), ATTNX_OK, 0);
+    expect("calls", (double)attnx_run_calls(calls, count, starts, parts, num_threads), ATTNX_OK, 0);
     expect("calls", (double)attnx_run(ATTNX_linear_f32, &all, 1), ATTNX_OK, 0);
     all.x = middle.data, all.out = once.data;
     expect("calls", (double)attnx_run(ATTNX_linear_f32, &all, 1), ATTNX_OK, 0);
@@ -52,7 +54,7 @@ static void test_calls(ptrdiff_t rows, int parts, int num_threads) {
 static void test_lists(void) {
     static const ptrdiff_t items[] = {1, 7, 24, 65};
     for (ptrdiff_t n = 0; n < COUNT(items); n++) test_append(items[n]);
-    for (int parts = 1; parts < 3; parts++)
+    for (int parts = 1; parts < 5; parts++)
         for (int threads = 1; threads < 4; threads++) test_calls(41, parts, threads);
-    expect("no calls", (double)attnx_run_calls(NULL, 0, 0, 2), ATTNX_OK, 0);
+    expect("no calls", (double)attnx_run_calls(NULL, 0, NULL, 0, 2), ATTNX_OK, 0);
 }
