@@ -212,3 +212,20 @@ def test_a_part_that_goes_away_stays_with_the_step() -> None:
     gc.collect()
     assert step.begin()
     assert np.isfinite(step.run(x[:, 1])).all()
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_layers_of_unlike_feed_forward_sizes(at: int) -> None:
+    decoder = make()
+    decoder.layers[at] = TransformerDecoderLayer(24, 4, 700)
+    x, memory = draw(3, 4, 24), draw(3, 5, 24, seed=1)
+    whole, rows, cache = decoder(x, memory, tgt_is_causal=True), x, decoder.make_cache(memory, 4)
+    for layer in decoder.layers:
+        rows = layer(rows, memory, tgt_is_causal=True)
+    assert decoder.norm is not None
+    assert_same_bits(whole, decoder.norm(rows))
+    for i in range(4):
+        assert_same_bits(decoder(x[:, i : i + 1], cache=cache), whole[:, i : i + 1])
+    decoder.layers[1] = TransformerDecoderLayer(24, 2, 40)
+    with pytest.raises(ValueError, match="layers must all have d_model 24 and nhead 4"):
+        decoder(x, memory)

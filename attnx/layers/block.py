@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from attnx.layers.linear import Linear
@@ -51,11 +52,23 @@ class Block(Module):
         work: Workspace,
     ) -> None:
         one, two = self.linear1, self.linear2
+        if hidden.shape[1] != self.dim_feedforward:  # of a wider layer of the stack
+            hidden = hidden[:, : self.dim_feedforward]
         work.linear(x, one._weight, one._bias, hidden, activation=self.activation)
         work.linear(hidden, two._weight, two._bias, out, residual=residual)
 
-    def _workspace(self, rows: int) -> Workspace:
-        return Workspace(rows, self.d_model, self.nhead, self.dim_feedforward)
+
+def workspace(layers: Sequence[Block], rows: int) -> Workspace:
+    """Return buffers for so many rows on their way through layers, or raise where these do not fit together."""
+    first = layers[0]
+    for layer in layers:
+        if (layer.d_model, layer.nhead) != (first.d_model, first.nhead):
+            raise ValueError(
+                f"layers must all have d_model {first.d_model} and nhead {first.nhead}, as the first has, "
+                f"got {layer.d_model} and {layer.nhead}"
+            )
+    widest = max(layer.dim_feedforward for layer in layers)
+    return Workspace(rows, first.d_model, first.nhead, widest)
 
 
 def normalize(norm: LayerNorm, x: FloatArray, out: FloatArray, work: Workspace) -> FloatArray:

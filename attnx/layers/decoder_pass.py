@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnx.attention import attention_weights, scaled_dot_product_attention
-from attnx.layers.block import normalize
+from attnx.layers.block import normalize, workspace
 from attnx.layers.decoder_cache import DecoderCache, keys_values
 from attnx.layers.module import FloatArray, as_input
 from attnx.layers.packing import Attend, as_lengths, attend_padded
@@ -56,7 +56,7 @@ class Stack:
 
     def workspace(self, rows: int) -> Workspace:
         """Return buffers for so many rows."""
-        return self.layers[0]._workspace(rows)
+        return workspace(self.layers, rows)
 
 
 @dataclass(frozen=True)

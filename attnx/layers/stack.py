@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from attnx.layers.block import normalize
+from attnx.layers.block import normalize, workspace
 from attnx.layers.module import FloatArray, as_input
 from attnx.layers.packing import Attend, as_lengths, attend_packed, attend_padded, starts_of
 
@@ -56,7 +56,7 @@ def run(
     attend: Attend,
 ) -> FloatArray:
     """Take packed rows (T, d_model) through all layers, with buffers of their own."""
-    work = layers[0]._workspace(len(rows))
+    work = workspace(layers, len(rows))
     return run_in(layers, norm, rows, attend, work)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
+from attnx.layers.block import workspace
 from attnx.layers.module import FloatArray, as_size
 from attnx.layers.packing import Attend, attend_packed, starts_of
 from attnx.layers.stack import run_in
@@ -247,7 +248,7 @@ class TextEncoder:
     def _run(self, ids: TokenIds, attend: Attend) -> None:
         """Take one text through all layers."""
         layers = self._weights.encoder.layers
-        work = layers[0]._workspace(len(ids))
+        work = workspace(layers, len(ids))
         run_in(layers, None, self._embed([ids], work), attend, work)
 
     def _encode_ids(
@@ -262,8 +263,7 @@ class TextEncoder:
         lengths = np.array([len(ids) for ids in token_ids], np.int64)
         batches = token_batches(lengths, batch_tokens)
         layers = self._weights.encoder.layers
-        most = max((int(lengths[batch].sum()) for batch in batches), default=0)
-        memory = layers[0]._workspace(most)
+        memory = workspace(layers, max((int(lengths[i].sum()) for i in batches), default=0))
         with progress_bar(len(token_ids), progress) as bar:
             for batch in batches:
                 starts = starts_of(lengths[batch])
