@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from attnx._core._arrays cimport Strides, describe, pointer
+from attnx._core._attention cimport CallArrays
 from attnx._core._runtime cimport run
 from attnx._core.c_attnx cimport (
     ATTNX_additive_f32,
@@ -30,7 +31,7 @@ cdef void describe_rows(attnx_array *to, Strides *strides, np.ndarray array, int
     to.item, to.row, to.head = to.row, to.head, 0
 
 
-cdef int describe_additive(attnx_additive *args, AdditiveArrays *room, arrays, np.ndarray score_weight, batch_shape,
+cdef int describe_additive(attnx_additive *args, CallArrays *room, arrays, np.ndarray score_weight, batch_shape,
                            key_lengths, np.ndarray out) except -1:
     """Fill in the struct of a call on (query, key, value, mask, powers); `room` has to live as long."""
     cdef attnx_attention *a = &args.attention
@@ -63,7 +64,7 @@ def additive(arrays, np.ndarray score_weight, batch_shape, key_lengths, np.ndarr
              int num_threads):
     """Run one call on (query, key, value, mask, powers); the last two, the lengths and the weights may be None."""
     cdef attnx_additive args
-    cdef AdditiveArrays room
+    cdef CallArrays room
     cdef bint double = np.PyArray_TYPE(<np.ndarray> arrays[0]) == np.NPY_DOUBLE
     cdef attnx_op op = ATTNX_additive_f64 if double else ATTNX_additive_f32
     describe_additive(&args, &room, arrays, score_weight, batch_shape, key_lengths, out)

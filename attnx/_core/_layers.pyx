@@ -6,7 +6,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from attnx._core._additive cimport AdditiveArrays, describe_additive
+from attnx._core._additive cimport describe_additive
 from attnx._core._arrays cimport floats, pointer, row_stride
 from attnx._core._attention cimport CallArrays, describe_call
 from attnx._core._recurrent cimport describe_steps
@@ -82,7 +82,7 @@ cdef struct AttentionArgs:
 
 cdef struct AdditiveArgs:
     attnx_additive args
-    AdditiveArrays room
+    CallArrays room
 
 
 @cython.final
